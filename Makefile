@@ -1,0 +1,49 @@
+# Everything installs into the checkout (.venv, build/) or the cache folder named in CONTRIBUTING.md.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements/run.txt requirements/build.txt
+COOLDOWN ?= 7 days ago
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo lint fmt test test-fast lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+install: $(VENV)/.installed ## a virtual environment with .venv/bin/client-ip, from the hash-locked requirements
+install-dev: $(VENV)/.installed-dev ## the same with what tests and linters need
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+lint: install-dev ## ruff, formatting, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: install-dev ## format and fix what can be fixed
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: ## resolve the requirements anew, leaving out releases younger than a week
+	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
+	cd requirements && for name in run build dev; do \
+	  ../build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
+	    --custom-compile-command 'make lock' -o $$name.txt $$name.in || exit 1; done
+
+clean: ## what the runs made in the checkout
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

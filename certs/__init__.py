@@ -1,0 +1,1 @@
+"""Certificates of an admission webhook: their life, their Secret, their serving."""

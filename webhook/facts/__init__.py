@@ -1,0 +1,1 @@
+"""Where the facts of a decision come from: files or a cluster."""

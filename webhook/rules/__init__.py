@@ -1,0 +1,1 @@
+"""What the webhook decides and why: pure, same input, same answer."""
