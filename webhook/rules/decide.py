@@ -1,0 +1,123 @@
+"""`decide` stops at the first question that answers, `explain` asks them all: the core ends here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from webhook.rules.decision import (
+    ADVICE,
+    OUTCOMES,
+    Answer,
+    Decision,
+    Mode,
+    Outcome,
+    Reason,
+    one_line,
+)
+from webhook.rules.objects import Pod, PodTemplate, Service
+from webhook.rules.patch import NOTHING
+from webhook.rules.pods import POD_QUESTIONS, PodCase
+from webhook.rules.questions import C, Question
+from webhook.rules.services import SERVICE_QUESTIONS, ServiceCase
+from webhook.rules.snapshot import Request, Snapshot
+
+SERVICE_OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One question with its answer, or the fact on which it passed."""
+
+    question: str
+    answer: Answer | None
+    fact: str
+
+
+def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
+    """
+    Return the decision for *request*: the same request, snapshot and time give the same decision.
+
+    Args:
+        now: The current time, timezone-aware: exceptions expire by it.
+
+    """
+    case = _case(request, snapshot, now=now)
+    if isinstance(case, PodCase):
+        return _decided(case, _first(case, POD_QUESTIONS), patches=isinstance(request.object, Pod))
+    if isinstance(case, ServiceCase):
+        return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
+    return Decision(reason=Reason.NOT_HANDLED, cause=case, mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED)
+
+
+def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Explained, ...]:
+    """Return every question of the object's kind in order, each with its answer or the fact that it passed on."""
+    case = _case(request, snapshot, now=now)
+    if isinstance(case, PodCase):
+        return tuple(_explained(case, question) for question in POD_QUESTIONS)
+    if isinstance(case, ServiceCase):
+        return tuple(_explained(case, question) for question in SERVICE_QUESTIONS)
+    return (Explained("handled?", Answer(Reason.NOT_HANDLED, case), case),)
+
+
+def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | ServiceCase | str:
+    """Return what is to be asked about, or why nothing is."""
+    reviewed = request.object
+    if reviewed is None:
+        return "the request carries no object"
+    if request.subresource:
+        return f"subresource {request.subresource}"
+    if isinstance(reviewed, Pod):
+        if request.operation != "CREATE":
+            return f"pods at {request.operation}: the mode is fixed at injection"
+        namespace = request.namespace or reviewed.metadata.namespace
+        return PodCase(reviewed, namespace, snapshot, now=now)
+    if request.operation not in SERVICE_OPERATIONS:
+        return f"operation {request.operation}"
+    namespace = request.namespace or reviewed.metadata.namespace
+    if isinstance(reviewed, Service):
+        return ServiceCase(reviewed, namespace, snapshot, now=now, old_policy=request.old_external_traffic_policy)
+    return PodCase(_pod_of(reviewed.template()), namespace, snapshot, now=now)
+
+
+def _pod_of(template: PodTemplate) -> Pod:
+    return Pod(spec=template.spec) if template.metadata is None else Pod(metadata=template.metadata, spec=template.spec)
+
+
+def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
+    for question in questions:
+        answer = question.ask(case)
+        if answer is not None:
+            return answer
+    raise AssertionError("the last question always answers")
+
+
+def _explained(case: C, question: Question[C]) -> Explained:
+    answer = question.ask(case)
+    return Explained(question.text, answer, question.fact(case) if answer is None else answer.cause)
+
+
+def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> Decision:
+    mode = case.mode()
+    outcome = Outcome.PRESERVED if answer.preserved else OUTCOMES[answer.reason]
+    warns = mode is Mode.ENFORCE
+    warnings = answer.warnings if warns else ()
+    if warns and outcome is Outcome.LOST:
+        warnings = (f"client IP lost ({answer.reason}): {answer.cause}; {ADVICE[answer.reason]}", *warnings)
+    enforce = mode is Mode.ENFORCE and patches
+    return Decision(
+        reason=answer.reason,
+        cause=answer.cause,
+        mode=mode,
+        outcome=outcome,
+        patch=answer.patch if enforce else NOTHING,
+        would_patch=answer.patch if mode is Mode.AUDIT else NOTHING,
+        policy=_policy_name(case),
+        warnings=tuple(map(one_line, warnings)) if warnings else (),
+        invalid_preserve=case.invalid_preserve(),
+    )
+
+
+def _policy_name(case: PodCase | ServiceCase) -> str:
+    policy = case.policy
+    return policy.name if policy is not None else ""

@@ -1,0 +1,168 @@
+"""
+The closed list of Reasons and what a Decision says.
+
+The same Reason is the metric's label, the audit annotation, the warning and the report's row.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from webhook.rules.patch import NOTHING, Patch
+
+
+class Outcome(StrEnum):
+    """What a Reason means for the client's IP."""
+
+    PRESERVED = "preserved"
+    HEADER = "header"
+    LOST = "lost"
+    WAIVED = "waived"
+    NOT_ASKED = "not-asked"
+
+
+class Reason(StrEnum):
+    """Why an object was decided as it was."""
+
+    TPROXY = "tproxy"
+    LOCAL = "local"
+    NO_SIDECAR = "no-sidecar"
+    INBOUND_NOT_CAPTURED = "inbound-not-captured"
+    ENI_BACKEND = "eni-backend"
+    X_FORWARDED_FOR = "x-forwarded-for"
+    ALREADY_INJECTED = "already-injected"
+    MODE_ALREADY_SET = "mode-already-set"
+    POD_SECURITY = "pod-security"
+    INCOMPATIBLE_NODES = "incompatible-nodes"
+    MIXED_NODES = "mixed-nodes"
+    NO_FEASIBLE_NODE = "no-feasible-node"
+    NODES_UNKNOWN = "nodes-unknown"
+    NAMESPACE_UNKNOWN = "namespace-unknown"
+    NO_POLICY = "no-policy"
+    POLICY_INVALID = "policy-invalid"
+    EXCEPTED = "excepted"
+    NOT_OPTED_IN = "not-opted-in"
+    OPTED_OUT = "opted-out"
+    POLICY_DISABLED = "policy-disabled"
+    NOT_A_GATEWAY = "not-a-gateway"
+    NOT_EXTERNAL = "not-external"
+    BEING_DELETED = "being-deleted"
+    NOT_HANDLED = "not-handled"
+
+
+OUTCOMES: Final[dict[Reason, Outcome]] = {
+    **dict.fromkeys(
+        (Reason.TPROXY, Reason.LOCAL, Reason.NO_SIDECAR, Reason.INBOUND_NOT_CAPTURED, Reason.ENI_BACKEND),
+        Outcome.PRESERVED,
+    ),
+    Reason.X_FORWARDED_FOR: Outcome.HEADER,
+    **dict.fromkeys(
+        (
+            Reason.ALREADY_INJECTED,
+            Reason.MODE_ALREADY_SET,
+            Reason.POD_SECURITY,
+            Reason.INCOMPATIBLE_NODES,
+            Reason.MIXED_NODES,
+            Reason.NO_FEASIBLE_NODE,
+            Reason.NODES_UNKNOWN,
+            Reason.NAMESPACE_UNKNOWN,
+            Reason.NO_POLICY,
+            Reason.POLICY_INVALID,
+        ),
+        Outcome.LOST,
+    ),
+    Reason.EXCEPTED: Outcome.WAIVED,
+    **dict.fromkeys(
+        (
+            Reason.NOT_OPTED_IN,
+            Reason.OPTED_OUT,
+            Reason.POLICY_DISABLED,
+            Reason.NOT_A_GATEWAY,
+            Reason.NOT_EXTERNAL,
+            Reason.BEING_DELETED,
+            Reason.NOT_HANDLED,
+        ),
+        Outcome.NOT_ASKED,
+    ),
+}
+"""Each Reason's outcome; the two that depend on the mode in effect are preserved where that is TPROXY."""
+
+ADVICE: Final[dict[Reason, str]] = {
+    Reason.TPROXY: "the application sees its caller's IP",
+    Reason.LOCAL: "applications behind the gateway find the client in X-Forwarded-For",
+    Reason.NO_SIDECAR: "nothing to do: without a sidecar the caller's IP is not lost",
+    Reason.INBOUND_NOT_CAPTURED: "nothing to do: the sidecar does not touch inbound traffic",
+    Reason.ENI_BACKEND: "nothing to do: the load balancer talks to the pods directly",
+    Reason.X_FORWARDED_FOR: "the application must read X-Forwarded-For (the last entry is the gateway, behind one)",
+    Reason.ALREADY_INJECTED: "the mode is fixed at injection: let our webhook come before Istio's",
+    Reason.MODE_ALREADY_SET: "the object's own choice stands; remove it to let the policy decide",
+    Reason.POD_SECURITY: "TPROXY needs NET_ADMIN and root: allow privileged or set fallback XForwardedFor",
+    Reason.INCOMPATIBLE_NODES: "pin the pod to nodes that support TPROXY or set fallback XForwardedFor",
+    Reason.MIXED_NODES: "leave those nodes out by nodeSelector or affinity, or set fallback XForwardedFor",
+    Reason.NO_FEASIBLE_NODE: "check nodeSelector, node affinity and tolerations against the nodes",
+    Reason.NODES_UNKNOWN: "no node is known to the webhook yet; re-create the pod once it has synced",
+    Reason.NAMESPACE_UNKNOWN: "the webhook has not seen this namespace; re-create the object",
+    Reason.NO_POLICY: "no ClientIPPolicy matches; extend one, or delete the object that replaces the built-in default",
+    Reason.POLICY_INVALID: "fix the ClientIPPolicy: kubectl get clientippolicies shows its condition Accepted",
+    Reason.EXCEPTED: "an exception with an owner and an end waives it",
+    Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
+    Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",
+    Reason.POLICY_DISABLED: "the policy's mode is Disabled",
+    Reason.NOT_A_GATEWAY: "only ingress gateways' Services are changed; see services.selectors in the policy",
+    Reason.NOT_EXTERNAL: "the Service is not reachable from outside the cluster",
+    Reason.BEING_DELETED: "objects that are being deleted are left alone",
+    Reason.NOT_HANDLED: "only Pods at CREATE and Services at CREATE and UPDATE are decided",
+}
+"""What each Reason means for who asked, or what to do about it; one line each."""
+
+WARNING_LIMIT: Final = 200
+"""The API server cuts warnings at 256 characters once there are many; a terminal's line is shorter still."""
+
+
+class Mode(StrEnum):
+    """How far a decision goes: the weaker of what the object opted into and what the policy allows."""
+
+    ENFORCE = "enforce"
+    AUDIT = "audit"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the first question that answers says."""
+
+    reason: Reason
+    cause: str
+    patch: Patch = NOTHING
+    preserved: bool = False
+    """The mode in effect is TPROXY all the same (`already-injected`, `mode-already-set`)."""
+    warnings: tuple[str, ...] = ()
+    """More to say, whatever the outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One Reason, the fact that it rests on, the mode in effect, and what is to be patched."""
+
+    reason: Reason
+    cause: str
+    mode: Mode
+    outcome: Outcome
+    patch: Patch = NOTHING
+    would_patch: Patch = NOTHING
+    """What `enforce` would patch, in audit."""
+    policy: str = ""
+    warnings: tuple[str, ...] = ()
+    invalid_preserve: str = ""
+    """What is wrong with an opt-in label, where one is."""
+
+    @property
+    def message(self) -> str:
+        """The cause and what to do about it, for people."""
+        return f"{self.cause}; {ADVICE[self.reason]}"
+
+
+def one_line(text: str, limit: int = WARNING_LIMIT) -> str:
+    """Return *text* without line breaks or control characters, at most *limit* characters long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

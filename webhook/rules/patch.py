@@ -1,0 +1,57 @@
+"""
+JSON Patch operations that cannot fail: `add` alone, into parents that exist or are added first.
+
+The API server refuses the request when a patch does not apply, whatever the failurePolicy
+(https://github.com/kubernetes/kubernetes/issues/129459), so nothing here tests, removes or replaces.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOperation:
+    """
+    One `add` of RFC 6902.
+
+    https://www.rfc-editor.org/rfc/rfc6902#section-4.1
+    """
+
+    path: str
+    value: str | dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the operation as the API spells it."""
+        return {"op": "add", "path": self.path, "value": self.value}
+
+
+Patch: TypeAlias = tuple[PatchOperation, ...]
+NOTHING: Final[Patch] = ()
+
+
+def pointer(*tokens: str) -> str:
+    """
+    Return the JSON Pointer of *tokens*: `~` becomes `~0` and `/` becomes `~1`.
+
+    https://www.rfc-editor.org/rfc/rfc6901#section-3
+    """
+    return "".join("/" + token.replace("~", "~0").replace("/", "~1") for token in tokens)
+
+
+def add_metadata(
+    field: Literal["annotations", "labels"],
+    present: Mapping[str, str] | None,
+    key: str,
+    value: str,
+) -> Patch:
+    """
+    Return what gives the object's *field* the entry *key*: *value*.
+
+    Where the map is absent or null it is added with the entry in it: `add` into a missing parent fails.
+    """
+    if present is None:
+        return (PatchOperation(pointer("metadata", field), {key: value}),)
+    if present.get(key) == value:
+        return NOTHING
+    return (PatchOperation(pointer("metadata", field, key), value),)

@@ -1,0 +1,230 @@
+"""The questions that decide a Pod, or the pod template of a workload, in order."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from webhook.rules import wellknown
+from webhook.rules.decision import Answer, Reason
+from webhook.rules.nodes import feasible_nodes
+from webhook.rules.objects import Pod
+from webhook.rules.patch import Patch, add_metadata
+from webhook.rules.podsecurity import enforced_level
+from webhook.rules.policy import Fallback, Level, Policy
+from webhook.rules.questions import (
+    NO_LABELS,
+    Case,
+    Question,
+    ask_opted_in,
+    ask_policy,
+    fact_opted_in,
+    fact_policy,
+)
+from webhook.rules.selectors import Toleration
+from webhook.rules.sidecar import MODES, injected_mode, own_mode, will_inject
+from webhook.rules.snapshot import Snapshot
+
+TPROXY: Final = "TPROXY"
+METHOD_TPROXY: Final = "tproxy"
+METHOD_HEADER: Final = "x-forwarded-for"
+_NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
+
+
+class PodCase(Case):
+    """A Pod that is being decided."""
+
+    __slots__ = ("annotations", "pod")
+
+    def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
+        super().__init__(pod.metadata, namespace, snapshot, now=now)
+        self.pod = pod
+        self.annotations = pod.metadata.annotations or NO_LABELS
+
+    def find_policy(self) -> Policy | None:
+        """Return the policy whose namespaceSelector and pods.selector match."""
+        return self.snapshot.policies.for_pod(self.around, self.labels)
+
+
+def ask_not_injected(case: PodCase) -> Answer | None:
+    """After injection the mode is fixed: with istio-cni a late annotation breaks the pod's inbound traffic."""
+    injected = injected_mode(case.pod)
+    if injected is None:
+        return None
+    mode, fact = injected
+    if mode is None:
+        own = own_mode(case.annotations)
+        mode = own[0] if own is not None else case.snapshot.mesh.default_mode()
+    return Answer(Reason.ALREADY_INJECTED, f"{fact}, interception mode {mode}", preserved=mode == TPROXY)
+
+
+def fact_not_injected(_: PodCase) -> str:
+    return f"no annotation {wellknown.INJECTED_STATUS}, no {wellknown.PROXY_CONTAINER} with {wellknown.MODE_ENV}"
+
+
+def ask_sidecar(case: PodCase) -> Answer | None:
+    """Only a pod with a sidecar loses its caller's IP to one."""
+    injection = will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh)
+    return None if injection.expected else Answer(Reason.NO_SIDECAR, injection.cause)
+
+
+def fact_sidecar(case: PodCase) -> str:
+    return will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh).cause
+
+
+def ask_no_own_mode(case: PodCase) -> Answer | None:
+    """A user's own choice stands; our own annotation and label, with all that follows passing, are no such choice."""
+    own = own_mode(case.annotations)
+    if own is None:
+        return None
+    mode, fact = own
+    later = (ask_captured, ask_pod_security_strictly, ask_nodes_strictly)
+    failing = None
+    if mode == TPROXY:
+        failing = next((answer for ask in later if (answer := ask(case)) is not None), None)
+        annotated = case.annotations.get(wellknown.INTERCEPTION_MODE) == TPROXY
+        if annotated and case.labels.get(wellknown.METHOD) == METHOD_TPROXY and failing is None:
+            return None
+    warnings: tuple[str, ...] = ()
+    if mode not in MODES:
+        warnings = (f"Istio refuses the pod: interception mode {mode!r} is none of REDIRECT, TPROXY, NONE",)
+    elif failing is not None and failing.reason is not Reason.INBOUND_NOT_CAPTURED:
+        warnings = (f"TPROXY is set by hand, but {failing.cause}",)
+    return Answer(Reason.MODE_ALREADY_SET, fact, preserved=mode == TPROXY, warnings=warnings)
+
+
+def fact_no_own_mode(case: PodCase) -> str:
+    if own_mode(case.annotations) is not None:
+        return "the annotation and the label are the webhook's own"
+    return f"no annotation {wellknown.INTERCEPTION_MODE}, none in {wellknown.PROXY_CONFIG}"
+
+
+def ask_captured(case: PodCase) -> Answer | None:
+    """An empty list of inbound ports means that the sidecar captures none (tools/common/tproxy/run_linux.go:32)."""
+    ports = case.annotations.get(wellknown.INCLUDE_INBOUND_PORTS)
+    if ports is None or ports.strip():
+        return None
+    return Answer(Reason.INBOUND_NOT_CAPTURED, f"annotation {wellknown.INCLUDE_INBOUND_PORTS} is empty")
+
+
+def fact_captured(case: PodCase) -> str:
+    ports = case.annotations.get(wellknown.INCLUDE_INBOUND_PORTS, "*")
+    return f"{wellknown.INCLUDE_INBOUND_PORTS} is {ports!r}"
+
+
+def ask_pod_security_strictly(case: PodCase) -> Answer | None:
+    """A level below privileged refuses NET_ADMIN: our annotation would turn an admitted pod into a refused one."""
+    level, fact = enforced_level(case.around, case.snapshot.policies.default.default_level)
+    return None if level is Level.PRIVILEGED else Answer(Reason.POD_SECURITY, fact)
+
+
+def fact_pod_security(case: PodCase) -> str:
+    return enforced_level(case.around, case.snapshot.policies.default.default_level)[1]
+
+
+def ask_nodes_strictly(case: PodCase) -> Answer | None:
+    """All feasible nodes must support TPROXY; a pod with nodeName has skipped the scheduler."""
+    snapshot, spec = case.snapshot, case.pod.spec
+    index = snapshot.nodes
+    if not snapshot.nodes_synced or not index.everything:
+        return Answer(
+            Reason.NODES_UNKNOWN, "no nodes are known" if snapshot.nodes_synced else "nodes are not synced yet"
+        )
+    if spec.node_name:
+        node = index.node(spec.node_name)
+        if node is None:
+            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} is no known node")
+        nodes = 1 << node.slot
+    else:
+        tolerations = spec.tolerations or _NO_TOLERATIONS
+        nodes = feasible_nodes(
+            index,
+            node_selector=spec.node_selector,
+            terms=spec.terms(),
+            tolerations=tolerations,
+        )
+        if not nodes:
+            evidence = index.tolerated(tolerations)
+            if evidence and not evidence & ~index.supported:
+                return None
+            return Answer(Reason.NO_FEASIBLE_NODE, _none_feasible(case, evidence))
+    unsupported = nodes & ~index.supported
+    if not unsupported:
+        return None
+    name, example = index.example(unsupported)
+    which = f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule})"
+    if unsupported == nodes:
+        return Answer(
+            Reason.INCOMPATIBLE_NODES, f"none of the {nodes.bit_count()} feasible nodes supports TPROXY: {which}"
+        )
+    count = f"{unsupported.bit_count()} of {nodes.bit_count()} feasible nodes"
+    return Answer(Reason.MIXED_NODES, f"{count} do not support TPROXY: {which}")
+
+
+def _none_feasible(case: PodCase, evidence: int) -> str:
+    if not evidence:
+        return "no node is feasible: taints and cordons leave none"
+    unsupported = evidence & ~case.snapshot.nodes.supported
+    name, example = case.snapshot.nodes.example(unsupported)
+    return (
+        "no node is feasible, and of those that its tolerations allow "
+        f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule}) does not support TPROXY"
+    )
+
+
+def fact_nodes(case: PodCase) -> str:
+    snapshot, spec = case.snapshot, case.pod.spec
+    if spec.node_name:
+        return f"spec.nodeName {spec.node_name} supports TPROXY"
+    nodes = feasible_nodes(
+        snapshot.nodes,
+        node_selector=spec.node_selector,
+        terms=spec.terms(),
+        tolerations=spec.tolerations or _NO_TOLERATIONS,
+    )
+    if not nodes:
+        return "no node is feasible yet; all those that its tolerations allow support TPROXY"
+    names = ", ".join(snapshot.nodes.names(nodes)[:3])
+    more = f" and {nodes.bit_count() - 3} more" if nodes.bit_count() > 3 else ""
+    return f"all {nodes.bit_count()} feasible nodes support TPROXY: {names}{more}"
+
+
+def ask_pod_security(case: PodCase) -> Answer | None:
+    """The level of the namespace, or the policy's fallback."""
+    return _or_fallback(case, ask_pod_security_strictly(case))
+
+
+def ask_nodes(case: PodCase) -> Answer | None:
+    """The nodes, or the policy's fallback."""
+    return _or_fallback(case, ask_nodes_strictly(case))
+
+
+def _or_fallback(case: PodCase, answer: Answer | None) -> Answer | None:
+    """Where the policy falls back, the pod gets the label that the shipped EnvoyFilter selects."""
+    policy = case.policy
+    if answer is None or policy is None or policy.fallback is not Fallback.X_FORWARDED_FOR:
+        return answer
+    patch = add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_HEADER)
+    return Answer(Reason.X_FORWARDED_FOR, f"{answer.reason}: {answer.cause}", patch)
+
+
+def ask_tproxy(case: PodCase) -> Answer | None:
+    """Nothing speaks against it."""
+    mode = add_metadata("annotations", case.metadata.annotations, wellknown.INTERCEPTION_MODE, TPROXY)
+    patch: Patch = (*mode, *add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_TPROXY))
+    return Answer(Reason.TPROXY, _TPROXY_CAUSE, patch)
+
+
+_TPROXY_CAUSE: Final = "all feasible nodes support TPROXY"
+
+POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
+    Question("opted in?", ask_opted_in, fact_opted_in),
+    Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("not injected yet?", ask_not_injected, fact_not_injected),
+    Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
+    Question("no mode of its own?", ask_no_own_mode, fact_no_own_mode),
+    Question("inbound traffic captured?", ask_captured, fact_captured),
+    Question("does PodSecurity allow it?", ask_pod_security, fact_pod_security),
+    Question("do all feasible nodes support TPROXY?", ask_nodes, fact_nodes),
+    Question("then TPROXY", ask_tproxy, lambda _: ""),
+)
+"""In order; the last always answers."""

@@ -1,0 +1,168 @@
+"""
+ClientIPPolicy as it is in force: its values, and which policy and exception hold for an object.
+
+Reading the document is `policy_document`'s work; here everything is already valid, or known to be unusable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from webhook.rules import wellknown
+from webhook.rules.nodes import NodeRule, NodeRules
+from webhook.rules.selectors import EVERYTHING, LabelSelector
+
+Labels = Mapping[str, str]
+
+
+class PolicyMode(StrEnum):
+    """What a policy does where it matches."""
+
+    ENFORCE = "Enforce"
+    AUDIT = "Audit"
+    DISABLED = "Disabled"
+
+
+class Fallback(StrEnum):
+    """What a pod gets that can't be TPROXY."""
+
+    NONE = "None"
+    X_FORWARDED_FOR = "XForwardedFor"
+
+
+class Backends(StrEnum):
+    """What the cloud's load balancers talk to."""
+
+    AUTO = "Auto"
+    NODE = "Node"
+    ENI = "ENI"
+
+
+class Level(StrEnum):
+    """
+    A PodSecurity level.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+
+    PRIVILEGED = "privileged"
+    BASELINE = "baseline"
+    RESTRICTED = "restricted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyException:
+    """A waiver with an owner and an end."""
+
+    name: str
+    owner: str
+    reason: str
+    expires: datetime
+    namespace_selector: LabelSelector = EVERYTHING
+    selector: LabelSelector = EVERYTHING
+    ticket: str = ""
+
+    def holds(self, namespace: Labels, labels: Labels, *, now: datetime) -> bool:
+        """Return whether the waiver covers the object and has not expired at *now*."""
+        return now < self.expires and self.namespace_selector.matches(namespace) and self.selector.matches(labels)
+
+
+GATEWAY_SELECTORS: Final = (
+    LabelSelector(expressions=(("istio", "In", frozenset({"ingressgateway", "ingress"})),)),
+    LabelSelector(expressions=((wellknown.GATEWAY_CLASS, "In", frozenset({"istio"})),)),
+)
+"""The labels that istioctl, the Helm chart's usual release name and Istio's Gateway API controller give a Service."""
+
+DEFAULT_NODE_RULES: Final = (
+    NodeRule(
+        name="virtual-kubelet",
+        supported=False,
+        selector=LabelSelector((("type", "virtual-kubelet"),)),
+    ),
+    NodeRule(name="centos", supported=False, os_image="CentOS*"),
+    NodeRule(name="elrepo", supported=True, kernel_version="*elrepo*"),
+    NodeRule(name="el7", supported=False, kernel_version="*.el7.*"),
+)
+DEFAULT_TRANSIENT_TAINTS: Final = frozenset({"node.cilium.io/agent-not-ready", "karpenter.sh/unregistered"})
+DEFAULT_NAME: Final = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One policy. *invalid* says why a stored one is unusable; it still counts for what it matches."""
+
+    name: str
+    mode: PolicyMode = PolicyMode.ENFORCE
+    priority: int = 0
+    namespace_selector: LabelSelector = EVERYTHING
+    pod_selector: LabelSelector = EVERYTHING
+    fallback: Fallback = Fallback.NONE
+    service_selectors: tuple[LabelSelector, ...] = GATEWAY_SELECTORS
+    exceptions: tuple[PolicyException, ...] = ()
+    invalid: str = ""
+    # Only in the policy `default`:
+    backends: Backends = Backends.AUTO
+    default_level: Level = Level.PRIVILEGED
+    node_rules: NodeRules = field(
+        default=NodeRules(
+            rules=DEFAULT_NODE_RULES,
+            transient_taints=wellknown.TRANSIENT_TAINTS | DEFAULT_TRANSIENT_TAINTS,
+        ),
+    )
+
+    def is_gateway(self, labels: Labels) -> bool:
+        """Return whether a Service with *labels* is an ingress gateway to this policy."""
+        return any(selector.matches(labels) for selector in self.service_selectors)
+
+    def exception_for(self, namespace: Labels, labels: Labels, *, now: datetime) -> PolicyException | None:
+        """Return the first live exception that covers the object."""
+        for exception in self.exceptions:
+            if exception.holds(namespace, labels, now=now):
+                return exception
+        return None
+
+
+BUILT_IN: Final = Policy(name=DEFAULT_NAME, priority=-1)
+"""In force unless an object of the same name replaces it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """All policies in force, the one that wins first: by priority, then by name."""
+
+    ordered: tuple[Policy, ...] = (BUILT_IN,)
+
+    @property
+    def default(self) -> Policy:
+        """The policy `default`, which alone speaks for the whole cluster."""
+        return next(policy for policy in self.ordered if policy.name == DEFAULT_NAME)
+
+    def for_pod(self, namespace: Labels, labels: Labels) -> Policy | None:
+        """Return the winning policy whose namespaceSelector and pods.selector both match."""
+        for policy in self.ordered:
+            if policy.namespace_selector.matches(namespace) and policy.pod_selector.matches(labels):
+                return policy
+        return None
+
+    def for_service(self, namespace: Labels, labels: Labels) -> Policy | None:
+        """
+        Return the winning policy for a Service.
+
+        The first whose namespaceSelector and one of whose services.selectors match; where none of the selectors
+        does, the first whose namespaceSelector matches, which then finds that it is no gateway.
+        """
+        first = None
+        for policy in self.ordered:
+            if policy.namespace_selector.matches(namespace):
+                if policy.invalid or policy.is_gateway(labels):
+                    return policy
+                first = first or policy
+        return first
+
+
+def policies(stored: Mapping[str, Policy]) -> Policies:
+    """Return the policies in force when *stored* (by name) is what files or the cluster hold."""
+    everyone = {DEFAULT_NAME: BUILT_IN, **stored}
+    return Policies(tuple(sorted(everyone.values(), key=lambda policy: (-policy.priority, policy.name))))

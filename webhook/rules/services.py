@@ -1,0 +1,151 @@
+"""The questions that decide a Service, in order."""
+
+from datetime import datetime
+from typing import Final
+
+from webhook.rules import wellknown
+from webhook.rules.decision import Answer, Reason
+from webhook.rules.objects import Service
+from webhook.rules.patch import NOTHING, Patch, PatchOperation, add_metadata, pointer
+from webhook.rules.policy import Backends, Policy
+from webhook.rules.questions import (
+    NO_LABELS,
+    Case,
+    Question,
+    ask_opted_in,
+    ask_policy,
+    fact_opted_in,
+    fact_policy,
+)
+from webhook.rules.snapshot import Snapshot
+
+LOCAL: Final = "Local"
+METHOD_LOCAL: Final = "local"
+
+
+class ServiceCase(Case):
+    """A Service that is being decided."""
+
+    __slots__ = ("annotations", "old_policy", "service")
+
+    def __init__(
+        self,
+        service: Service,
+        namespace: str,
+        snapshot: Snapshot,
+        *,
+        now: datetime,
+        old_policy: str = "",
+    ) -> None:
+        super().__init__(service.metadata, namespace, snapshot, now=now)
+        self.service = service
+        self.old_policy = old_policy
+        self.annotations = service.metadata.annotations or NO_LABELS
+
+    def find_policy(self) -> Policy | None:
+        """Return the policy whose namespaceSelector and one of whose services.selectors match."""
+        return self.snapshot.policies.for_service(self.around, self.labels)
+
+
+def ask_not_deleted(case: ServiceCase) -> Answer | None:
+    """An object that is going away is left alone."""
+    if case.metadata.deletion_timestamp is None:
+        return None
+    return Answer(Reason.BEING_DELETED, f"deletionTimestamp {case.metadata.deletion_timestamp}")
+
+
+def fact_not_deleted(_: ServiceCase) -> str:
+    return "no deletionTimestamp"
+
+
+def ask_gateway(case: ServiceCase) -> Answer | None:
+    """Only ingress gateways: for east-west, egress and waypoint gateways `Local` is of no use."""
+    policy = case.policy
+    if policy is not None and policy.is_gateway(case.labels):
+        return None
+    name = policy.name if policy is not None else "none"
+    return Answer(Reason.NOT_A_GATEWAY, f"none of the services.selectors of policy {name} matches its labels")
+
+
+def fact_gateway(case: ServiceCase) -> str:
+    selectors = case.policy.service_selectors if case.policy is not None else ()
+    return next((f"labels match {each}" for each in selectors if each.matches(case.labels)), "")
+
+
+def ask_external(case: ServiceCase) -> Answer | None:
+    """
+    The API server takes externalTrafficPolicy for externally reachable Services alone.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/api/service/util.go (ExternallyAccessible)
+    """
+    if _external(case):
+        return None
+    return Answer(Reason.NOT_EXTERNAL, f"type {case.service.spec.type} without externalIPs")
+
+
+def _external(case: ServiceCase) -> str:
+    spec = case.service.spec
+    if spec.type in {"LoadBalancer", "NodePort"}:
+        return f"type {spec.type}"
+    return "externalIPs" if spec.type == "ClusterIP" and spec.external_ips else ""
+
+
+def fact_external(case: ServiceCase) -> str:
+    return _external(case)
+
+
+def ask_node_backends(case: ServiceCase) -> Answer | None:
+    """With ENI backends the load balancer talks to pods directly, and the policy does not matter."""
+    eni, fact = _eni(case)
+    return Answer(Reason.ENI_BACKEND, fact) if eni else None
+
+
+def _eni(case: ServiceCase) -> tuple[bool, str]:
+    """The annotation decides by itself (CCM pkg/controller/helper/service_utils.go:78-88), else the default policy."""
+    annotated = case.annotations.get(wellknown.BACKEND_TYPE)
+    if annotated:
+        return annotated == "eni", f"annotation {wellknown.BACKEND_TYPE}={annotated}"
+    backends = case.snapshot.policies.default.backends
+    if backends is not Backends.AUTO:
+        return backends is Backends.ENI, f"policy default says backends: {backends}"
+    terway = case.snapshot.network.terway
+    return bool(
+        terway
+    ), f"backends: Auto, and Terway is there ({terway})" if terway else "backends: Auto, no Terway found"
+
+
+def fact_node_backends(case: ServiceCase) -> str:
+    return _eni(case)[1]
+
+
+def ask_local(case: ServiceCase) -> Answer | None:
+    """
+    Nothing speaks against it.
+
+    healthCheckNodePort is never set: the API server allocates it after admission.
+    """
+    spec = case.service.spec
+    is_local = spec.external_traffic_policy == LOCAL
+    field: Patch = NOTHING if is_local else (PatchOperation(pointer("spec", "externalTrafficPolicy"), LOCAL),)
+    label = add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_LOCAL)
+    warnings: tuple[str, ...] = ()
+    if not is_local and case.old_policy == LOCAL:
+        warnings = (
+            f"externalTrafficPolicy stays Local: label the Service {wellknown.PRESERVE}=disabled to choose Cluster",
+        )
+    elif not is_local and spec.type == "NodePort":
+        warnings = ("externalTrafficPolicy is now Local: nodes without a gateway pod drop traffic to this NodePort",)
+    cause = "externalTrafficPolicy is Local already" if is_local else "an externally reachable ingress gateway"
+    return Answer(Reason.LOCAL, cause, (*field, *label), warnings=warnings)
+
+
+SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
+    Question("opted in?", ask_opted_in, fact_opted_in),
+    Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("not being deleted?", ask_not_deleted, fact_not_deleted),
+    Question("an ingress gateway?", ask_gateway, fact_gateway),
+    Question("reachable from outside?", ask_external, fact_external),
+    Question("do its load balancer's backends need it?", ask_node_backends, fact_node_backends),
+    Question("then Local", ask_local, lambda _: ""),
+)
+"""In order; the last always answers."""

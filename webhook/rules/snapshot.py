@@ -1,0 +1,47 @@
+"""The frozen facts that a decision rests on, and the request that is decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from webhook.rules import wellknown
+from webhook.rules.nodes import NodeIndex, index_nodes
+from webhook.rules.objects import Reviewed
+from webhook.rules.policy import BUILT_IN, Policies
+from webhook.rules.sidecar import Mesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the cluster's load balancers may talk to."""
+
+    terway: str = ""
+    """The evidence that Terway is there; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that is known of the cluster at one moment."""
+
+    policies: Policies = field(default_factory=Policies)
+    nodes: NodeIndex = field(default_factory=lambda: index_nodes((), BUILT_IN.node_rules))
+    nodes_synced: bool = True
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels by namespace."""
+    mesh: Mesh = field(default_factory=lambda: Mesh(configs={}, default_modes={}))
+    network: Network = field(default_factory=Network)
+    own_namespace: str = wellknown.OWN_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be decided: one object at one operation."""
+
+    object: Reviewed | None
+    operation: str = "CREATE"
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    kind: str = ""
+    dry_run: bool = False
+    old_external_traffic_policy: str = ""
+    """What a Service had before an UPDATE."""

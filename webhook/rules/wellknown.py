@@ -1,0 +1,70 @@
+"""
+Every label, annotation and resource name that a decision reads or writes, each with its source.
+
+Istio's names are pinned to istio/istio 86c9f01fd735 and istio/api b8f8791d; Kubernetes' to the API reference.
+"""
+
+from typing import Final
+
+# --- Our own names: contracts that users depend on.
+PRESERVE: Final = "client-ip.dev/preserve"
+"""Label on a Namespace, Pod or Service: `enabled`, `audit` or `disabled`."""
+METHOD: Final = "client-ip.dev/method"
+"""Label that the webhook adds: how the client's IP is preserved."""
+NODE_TPROXY: Final = "client-ip.dev/tproxy"
+"""Label on a Node, the operator's own word: `supported` or `unsupported`."""
+GROUP: Final = "client-ip.dev"
+POLICY_API_VERSION: Final = "client-ip.dev/v1alpha1"
+POLICY_KIND: Final = "ClientIPPolicy"
+CONFIGURATION: Final = "client-ip-webhook"
+"""The MutatingWebhookConfiguration's name: it must sort before Istio's `istio-revision-tag-…`."""
+OWN_NAMESPACE: Final = "client-ip-system"
+
+# --- Istio: https://github.com/istio/api/blob/b8f8791d/annotation/annotations.yaml
+INTERCEPTION_MODE: Final = "sidecar.istio.io/interceptionMode"
+PROXY_CONFIG: Final = "proxy.istio.io/config"
+INJECT: Final = "sidecar.istio.io/inject"
+"""Label, or annotation where the label is absent (pkg/kube/inject/inject.go:201-315)."""
+INJECTED_STATUS: Final = "sidecar.istio.io/status"
+TEMPLATES: Final = "inject.istio.io/templates"
+INCLUDE_INBOUND_PORTS: Final = "traffic.sidecar.istio.io/includeInboundPorts"
+ISTIO_INJECTION: Final = "istio-injection"
+ISTIO_REV: Final = "istio.io/rev"
+ISTIO_TAG: Final = "istio.io/tag"
+DATAPLANE_MODE: Final = "istio.io/dataplane-mode"
+PROXY_CONTAINER: Final = "istio-proxy"
+MODE_ENV: Final = "ISTIO_META_INTERCEPTION_MODE"
+INJECTOR_APP: Final = "sidecar-injector"
+"""Value of the label `app` on every sidecar injector's configuration (templates/mutatingwebhook.yaml:54)."""
+INJECTOR_SUFFIX: Final = "sidecar-injector.istio.io"
+INJECTOR_CONFIGMAP: Final = "istio-sidecar-injector"
+MESH_CONFIGMAP: Final = "istio"
+ISTIO_SYSTEM: Final = "istio-system"
+GATEWAY_CLASS: Final = "gateway.networking.k8s.io/gateway-class-name"
+
+# --- Alibaba Cloud: kubernetes/cloud-provider-alibaba-cloud eeb0ddc6, pkg/controller/helper/service_utils.go:78-88
+BACKEND_TYPE: Final = "service.beta.kubernetes.io/backend-type"
+
+# --- Kubernetes: https://kubernetes.io/docs/reference/labels-annotations-taints/
+MIRROR_POD: Final = "kubernetes.io/config.mirror"
+POD_SECURITY_ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"
+
+SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+"""The webhook never touches these, nor its own namespace."""
+ISTIO_IGNORED_NAMESPACES: Final = SYSTEM_NAMESPACES | {"local-path-storage"}
+"""Istio never injects into these (pkg/kube/inject/initializer.go:38-42)."""
+
+TRANSIENT_TAINTS: Final = frozenset(
+    {
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+        "node.kubernetes.io/memory-pressure",
+        "node.kubernetes.io/disk-pressure",
+        "node.kubernetes.io/pid-pressure",
+        "node.kubernetes.io/network-unavailable",
+        "node.cloudprovider.kubernetes.io/uninitialized",
+    }
+)
+"""Conditions that pass: the node may be back before the pod is placed, so they never make it infeasible."""
