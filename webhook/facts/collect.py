@@ -1,0 +1,272 @@
+"""
+How Kubernetes objects become a Snapshot: knows, for each kind, which fact of the Snapshot it is.
+
+Files and the watch both feed a Collector; it keeps what it was given and makes a frozen Snapshot when asked. Objects
+that no decision reads are refused by `takes`.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from webhook.rules import wellknown
+from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
+from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.policy import Policies, Policy, policies
+from webhook.rules.policy_document import PolicyInvalid, read_policy
+from webhook.rules.sidecar import (
+    InjectorConfig,
+    InjectorWebhook,
+    Mesh,
+    injector_config,
+    injector_webhooks,
+    is_injector,
+    mesh_default_mode,
+)
+from webhook.rules.snapshot import Network, Snapshot
+
+log: Final = logging.getLogger(__name__)
+
+TERWAY_DAEMON_SETS: Final = frozenset({"terway-eniip", "terway-eni", "terway"})
+TERWAY_CONFIG_MAP: Final = "eni-config"
+KUBE_SYSTEM: Final = "kube-system"
+
+KINDS: Final = frozenset(
+    {
+        ("v1", "Node"),
+        ("v1", "Namespace"),
+        ("v1", "ConfigMap"),
+        ("apps/v1", "DaemonSet"),
+        ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+        (wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND),
+    }
+)
+"""By apiVersion and kind: what a Collector makes facts of."""
+
+
+class FactError(ValueError):
+    """An object that is no fact: *field* is its path below the object, empty where it is the whole."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+        self.message = message
+
+
+def decode(raw: Mapping[str, Any] | bytes, kind: type[Any]) -> Any:
+    """
+    Return *raw* (JSON, or what YAML reads as) as *kind*; null fields count as absent, as kubectl has it.
+
+    Raises:
+        FactError: With the path of the field.
+
+    """
+    try:
+        text = raw if isinstance(raw, bytes) else msgspec.json.encode(without_nulls(raw))
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        raise FactError(where.rstrip("`").lstrip("."), message) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise FactError("", str(error)) from error
+
+
+def without_nulls(value: Any) -> Any:
+    """Return *value* without the fields that are null."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+@dataclass(slots=True)
+class Collector:
+    """The facts as they are known now."""
+
+    own_namespace: str = wellknown.OWN_NAMESPACE
+    nodes_synced: bool = True
+    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    stored_policies: dict[str, Policy] = field(default_factory=dict)
+    policy_errors: dict[str, PolicyInvalid] = field(default_factory=dict)
+    injectors: dict[str, tuple[InjectorWebhook, ...]] = field(default_factory=dict)
+    injector_configs: dict[tuple[str, str], InjectorConfig] = field(default_factory=dict)
+    default_modes: dict[str, str] = field(default_factory=dict)
+    terway: str = ""
+    _builder: NodeIndexBuilder | None = None
+    _nodes: NodeIndex | None = None
+    _policies: Policies = field(default_factory=Policies)
+
+    def takes(self, api_version: str, kind: str) -> bool:
+        """Return whether an object of that kind may be a fact."""
+        return (api_version, kind) in KINDS
+
+    def put(self, api_version: str, kind: str, raw: Mapping[str, Any] | bytes) -> None:
+        """
+        Take an object in, in place of the one of its name.
+
+        Raises:
+            FactError: It is no such object; nothing changes.
+
+        """
+        match kind:
+            case "Node":
+                self.put_node(decode(raw, Node))
+            case "Namespace":
+                self.put_namespace(decode(raw, Namespace))
+            case "ConfigMap":
+                self.put_config_map(decode(raw, ConfigMap))
+            case "DaemonSet":
+                self.put_daemon_set(decode(raw, Namespace))
+            case "MutatingWebhookConfiguration":
+                self.put_configuration(decode(raw, MutatingWebhookConfiguration))
+            case wellknown.POLICY_KIND:
+                document = msgspec.json.decode(raw) if isinstance(raw, bytes) else raw
+                self.put_policy(document)
+            case _:
+                raise FactError("kind", f"{api_version} {kind} is no fact")
+
+    # --- Nodes
+
+    @property
+    def builder(self) -> NodeIndexBuilder:
+        """The nodes as they stand, to be changed; made anew where the policy's rules have changed."""
+        if self._builder is None:
+            self._builder = NodeIndexBuilder(self._policies.default.node_rules)
+        return self._builder
+
+    def put_node(self, node: Node) -> None:
+        """Take a node in."""
+        if self.builder.put(node):
+            self._nodes = None
+
+    def remove_node(self, name: str) -> None:
+        """Forget a node."""
+        if self.builder.remove(name):
+            self._nodes = None
+
+    def replace_nodes(self, builder: NodeIndexBuilder) -> None:
+        """Take *builder*'s nodes in place of all that are known: a relist is built beside what is in use."""
+        self._builder, self._nodes = builder, None
+
+    # --- Namespaces
+
+    def put_namespace(self, namespace: Namespace) -> None:
+        """Take a namespace in."""
+        labels = dict(namespace.metadata.labels or {})
+        # The API server always sets this one: manifests leave it out.
+        labels.setdefault(wellknown.NAMESPACE_NAME, namespace.metadata.name)
+        self.namespaces = {**self.namespaces, namespace.metadata.name: labels}
+
+    def remove_namespace(self, name: str) -> None:
+        """Forget a namespace."""
+        self.namespaces = {key: labels for key, labels in self.namespaces.items() if key != name}
+
+    # --- Policies
+
+    def put_policy(self, document: Mapping[str, Any]) -> None:
+        """Take a policy in; one that is unusable counts as invalid for what it matches."""
+        try:
+            policy = read_policy(document)
+            self.policy_errors.pop(policy.name, None)
+        except PolicyInvalid as error:
+            policy = error.stands_for
+            self.policy_errors[policy.name] = error
+        self.stored_policies[policy.name] = policy
+        self._use_policies()
+
+    def remove_policy(self, name: str) -> None:
+        """Forget a policy."""
+        self.stored_policies.pop(name, None)
+        self.policy_errors.pop(name, None)
+        self._use_policies()
+
+    @property
+    def rules_changed(self) -> bool:
+        """Whether the nodes must be classified anew: the default policy's rules are no longer those of the index."""
+        return self._builder is not None and self._builder.rules != self._policies.default.node_rules
+
+    @property
+    def policies(self) -> Policies:
+        """The policies in force."""
+        return self._policies
+
+    def _use_policies(self) -> None:
+        self._policies = policies(self.stored_policies)
+
+    # --- The mesh
+
+    def put_configuration(self, configuration: MutatingWebhookConfiguration) -> None:
+        """Take a webhook configuration in; only sidecar injectors count."""
+        if is_injector(configuration):
+            self.injectors[configuration.metadata.name] = injector_webhooks(configuration)
+        else:
+            self.injectors.pop(configuration.metadata.name, None)
+
+    def remove_configuration(self, name: str) -> None:
+        """Forget a webhook configuration."""
+        self.injectors.pop(name, None)
+
+    def put_config_map(self, config_map: ConfigMap) -> None:
+        """Take a ConfigMap in: an injector's, the mesh's or Terway's; others are no facts."""
+        metadata = config_map.metadata
+        try:
+            if _is_named(metadata.name, wellknown.INJECTOR_CONFIGMAP):
+                self.injector_configs[metadata.namespace, metadata.name] = injector_config(config_map)
+            elif _is_named(metadata.name, wellknown.MESH_CONFIGMAP) and "mesh" in (config_map.data or {}):
+                self.default_modes[metadata.name] = mesh_default_mode(config_map)
+            elif (metadata.namespace, metadata.name) == (KUBE_SYSTEM, TERWAY_CONFIG_MAP):
+                self.terway = self.terway or f"ConfigMap {KUBE_SYSTEM}/{TERWAY_CONFIG_MAP}"
+        except (ValueError, TypeError) as error:
+            raise FactError("data", str(error)) from error
+
+    def remove_config_map(self, namespace: str, name: str) -> None:
+        """Forget a ConfigMap."""
+        self.injector_configs.pop((namespace, name), None)
+        self.default_modes.pop(name, None)
+
+    def put_daemon_set(self, daemon_set: Namespace) -> None:
+        """Take a DaemonSet in: only Terway's own counts."""
+        metadata = daemon_set.metadata
+        if metadata.namespace == KUBE_SYSTEM and metadata.name in TERWAY_DAEMON_SETS:
+            self.terway = f"DaemonSet {KUBE_SYSTEM}/{metadata.name}"
+
+    # --- The Snapshot
+
+    def snapshot(self) -> Snapshot:
+        """
+        Return the facts, frozen.
+
+        Where the default policy's node rules have changed, the caller gives new nodes first (`replace_nodes`): until
+        then the last index stays in use.
+        """
+        if self._nodes is None:
+            self._nodes = self.builder.freeze()
+        return Snapshot(
+            policies=self._policies,
+            nodes=self._nodes,
+            nodes_synced=self.nodes_synced,
+            namespaces=self.namespaces,
+            mesh=Mesh(
+                injectors=_in_order(self.injectors),
+                configs=dict(self.injector_configs),
+                default_modes=dict(self.default_modes),
+            ),
+            network=Network(terway=self.terway),
+            own_namespace=self.own_namespace,
+        )
+
+
+def _is_named(name: str, base: str) -> bool:
+    return name == base or name.startswith(f"{base}-")
+
+
+def _in_order(injectors: Mapping[str, Iterable[InjectorWebhook]]) -> tuple[InjectorWebhook, ...]:
+    """The API server calls configurations in the order of their names."""
+    return tuple(webhook for name in sorted(injectors) for webhook in injectors[name])
+
+
+def order_ok(injectors: Mapping[str, Any], own: str = wellknown.CONFIGURATION) -> dict[str, bool]:
+    """Return, for each injector's configuration, whether ours is called before it."""
+    return {name: own < name for name in injectors}

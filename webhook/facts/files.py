@@ -1,0 +1,219 @@
+"""
+Facts from files: YAML or JSON Kubernetes objects, in files or folders, re-read when they change.
+
+This is the embedded default, no cluster needed; it never imports `kubernetes`. A file that can't be read as a whole
+changes nothing: the last good facts stay in use.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from webhook.facts.collect import Collector, FactError
+from webhook.facts.yamls import Document, YAMLInvalid, documents, json_documents
+from webhook.rules import wellknown
+from webhook.rules.policy_document import PolicyInvalid, read_policy
+
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+MAX_FILE_BYTES: Final = 512 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake: the file, the document in it, the line and the field, as far as they are known."""
+
+    file: str
+    document: int = 0
+    line: int = 0
+    field: str = ""
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        document = f" (document {self.document})" if self.document else ""
+        named = f" {self.field}:" if self.field else ""
+        return f"{where}{document}:{named} {self.message}"
+
+
+class FilesInvalid(ValueError):  # noqa: N818  # an error's noun
+    """Files that can't be used, with every mistake found in them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One Kubernetes object, and where it stands."""
+
+    file: str
+    document: Document
+    prefix: str
+    """The path of the object within its document: `items[3]` in a List."""
+    api_version: str
+    kind: str
+    value: Mapping[str, Any]
+
+    def problem(self, field: str, message: str) -> Problem:
+        """Return the Problem of this object's *field*."""
+        path = ".".join(part for part in (self.prefix, field) if part)
+        line = self.document.line_of(path)
+        return Problem(file=self.file, document=self.document.number, line=line, field=path, message=message)
+
+
+def expand(paths: Iterable[str]) -> list[Path]:
+    """
+    Return the files that *paths* name: files themselves, and those with a YAML or JSON suffix in folders, recursively.
+
+    Kubernetes mounts show each file twice, once below a folder that starts with `..`: hidden names are passed over.
+
+    Raises:
+        FilesInvalid: A path does not exist.
+
+    """
+    found: list[Path] = []
+    problems = []
+    for each in paths:
+        path = Path(each)
+        if path.is_dir():
+            found.extend(
+                sorted(
+                    file
+                    for file in path.rglob("*")
+                    if file.suffix in SUFFIXES
+                    and file.is_file()
+                    and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                ),
+            )
+        elif path.is_file() or path.is_fifo():
+            found.append(path)
+        else:
+            problems.append(Problem(file=each, message="no such file or folder"))
+    if problems:
+        raise FilesInvalid(problems)
+    return found
+
+
+def read(name: str, text: bytes, problems: list[Problem]) -> Iterator[Found]:
+    """Yield the objects in *text*; mistakes are added to *problems*."""
+    if len(text) > MAX_FILE_BYTES:
+        problems.append(Problem(file=name, message=f"larger than {MAX_FILE_BYTES >> 20} MiB"))
+        return
+    try:
+        yield from _read(name, text, problems)
+    except YAMLInvalid as error:
+        problems.append(Problem(file=name, line=error.line, message=str(error)))
+    except UnicodeDecodeError as error:
+        problems.append(Problem(file=name, message=f"not UTF-8: {error.reason} at byte {error.start}"))
+
+
+def _read(name: str, text: bytes, problems: list[Problem]) -> Iterator[Found]:
+    if name.endswith(".json") or text.lstrip()[:1] == b"{":
+        try:
+            found = list(json_documents(text))
+        except YAMLInvalid:
+            if name.endswith(".json"):
+                raise
+            found = list(documents(text.decode()))  # YAML's flow style begins like JSON
+        for document in found:
+            yield from _objects(name, document, document.value, "", problems)
+        return
+    for document in documents(text.decode()):
+        yield from _objects(name, document, document.value, "", problems)
+
+
+def _objects(name: str, document: Document, value: Any, prefix: str, problems: list[Problem]) -> Iterator[Found]:
+    def problem(field: str, message: str) -> None:
+        path = ".".join(part for part in (prefix, field) if part)
+        line = document.line_of(path)
+        problems.append(Problem(file=name, document=document.number, line=line, field=path, message=message))
+
+    if not isinstance(value, Mapping):
+        problem("", "must be a Kubernetes object, a mapping with apiVersion and kind")
+        return
+    missing = [field for field in ("apiVersion", "kind") if not isinstance(value.get(field), str) or not value[field]]
+    for field in missing:
+        problem(field, "required: every Kubernetes object has one, a string")
+    if missing:
+        return
+    api_version, kind = value["apiVersion"], value["kind"]
+    if kind.endswith("List") and "items" in value:
+        items = value["items"]
+        if not isinstance(items, list):
+            problem("items", "must be a list")
+            return
+        for number, item in enumerate(items):
+            below = f"{prefix}.items[{number}]" if prefix else f"items[{number}]"
+            if isinstance(item, Mapping) and kind != "List" and item.get("kind") is None:
+                # The API server leaves these out in the items of typed lists.
+                item = {"apiVersion": api_version, "kind": kind.removesuffix("List"), **item}  # noqa: PLW2901
+            yield from _objects(name, document, item, below, problems)
+        return
+    yield Found(file=name, document=document, prefix=prefix, api_version=api_version, kind=kind, value=value)
+
+
+def take(found: Found, collector: Collector, problems: list[Problem]) -> bool:
+    """Give *found* to the *collector*; return whether it is a fact. Mistakes are added to *problems*."""
+    if not collector.takes(found.api_version, found.kind):
+        return False
+    try:
+        if found.kind == wellknown.POLICY_KIND:
+            read_policy(found.value)  # in files a bad policy is a mistake, not one that is in force
+        metadata = found.value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else None
+        if not isinstance(name, str) or not name:
+            problems.append(found.problem("metadata.name", "required, a string"))
+            return True
+        collector.put(found.api_version, found.kind, found.value)
+    except PolicyInvalid as error:
+        problems.extend(found.problem(each.field, each.message) for each in error.errors)
+    except FactError as error:
+        problems.append(found.problem(error.field, error.message))
+    return True
+
+
+def load(paths: Iterable[str], *, own_namespace: str = wellknown.OWN_NAMESPACE) -> Collector:
+    """
+    Return the facts in the files and folders *paths*; objects that are no facts are passed over.
+
+    Policies count first, whatever their order: nodes are classified by them.
+
+    Raises:
+        FilesInvalid: With every mistake in all of the files.
+
+    """
+    problems: list[Problem] = []
+    found = [each for path in expand(paths) for each in read(str(path), _bytes(path, problems), problems)]
+    collector = Collector(own_namespace=own_namespace)
+    take_all(found, collector, problems)
+    if problems:
+        raise FilesInvalid(problems)
+    return collector
+
+
+def take_all(found: Iterable[Found], collector: Collector, problems: list[Problem]) -> list[Found]:
+    """Give all of *found* to the *collector*, policies first; return what is no fact."""
+    ordered = sorted(found, key=lambda each: each.kind != wellknown.POLICY_KIND)
+    return [each for each in ordered if not take(each, collector, problems)]
+
+
+def _bytes(path: Path, problems: list[Problem]) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        problems.append(Problem(file=str(path), message=error.strerror or str(error)))
+        return b""
+
+
+def fingerprint(paths: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what changes when one of the files does: names, times, sizes and inodes."""
+    marks = []
+    for path in expand(paths):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # gone since; its absence is the change
+        marks.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(marks)
