@@ -19,11 +19,13 @@ class PatchOperation:
     """
 
     path: str
-    value: str | dict[str, str]
+    value: str | tuple[str, str]
+    """A string, or the one entry of a map that is added with it."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the operation as the API spells it."""
-        return {"op": "add", "path": self.path, "value": self.value}
+        value = self.value if isinstance(self.value, str) else dict([self.value])
+        return {"op": "add", "path": self.path, "value": value}
 
 
 Patch: TypeAlias = tuple[PatchOperation, ...]
@@ -51,7 +53,7 @@ def add_metadata(
     Where the map is absent or null it is added with the entry in it: `add` into a missing parent fails.
     """
     if present is None:
-        return (PatchOperation(pointer("metadata", field), {key: value}),)
+        return (PatchOperation(pointer("metadata", field), (key, value)),)
     if present.get(key) == value:
         return NOTHING
     return (PatchOperation(pointer("metadata", field, key), value),)

@@ -1,0 +1,237 @@
+"""`client-ip serve`: settings of the server, and what it is put together from."""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from certs.pair import PairError
+from certs.serving import ServingCertificate
+from webhook.facts.files import FilesInvalid
+from webhook.facts.source import FactSource, FileSource
+from webhook.rules import wellknown
+from webhook.server import tls
+from webhook.server.app import Address, serve
+from webhook.server.edge import State
+from webhook.server.metrics import Metrics
+
+log: Final = logging.getLogger("client-ip")
+Task = Callable[[], Awaitable[None]]
+
+
+class AddressType(click.ParamType[Address]):
+    """HOST:PORT, [HOST]:PORT or :PORT."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: str | Address, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Return the address that *value* writes."""
+        if isinstance(value, Address):
+            return value
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value!r} is no HOST:PORT such as 0.0.0.0:8443 or [::]:8443", param, ctx)
+        return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  # what ":8443" means everywhere
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return *record* as JSON."""
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def set_up_logging(log_format: str, level: str) -> None:
+    """Log to standard error, as text or as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+@click.command(
+    "serve",
+    context_settings={"auto_envvar_prefix": "CLIENT_IP"},
+    epilog="""\b
+Examples:
+  client-ip serve --state examples/cluster --tls-self-signed --ca-out ca.pem
+  client-ip serve --kubeconfig ~/.kube/config --tls-cert tls.crt --tls-key tls.key
+  client-ip serve          (in a cluster: its ServiceAccount, /etc/client-ip/tls)""",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    envvar="CLIENT_IP_STATE",
+    metavar="PATH",
+    help="A file or folder of Kubernetes objects to read in place of a cluster; re-read when it changes. Repeatable.",
+)
+@click.option("--kubeconfig", metavar="FILE", help="The cluster's kubeconfig; in a pod, its ServiceAccount is used.")
+@click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
+@click.option("--listen", type=AddressType(), default=":8443", show_default=True, help="Where reviews are answered.")
+@click.option(
+    "--probe-listen", type=AddressType(), default=":8080", show_default=True, help="Where probes and metrics are."
+)
+@click.option(
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="The certificate, PEM; followed as it changes."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Its private key, PEM.")
+@click.option("--tls-self-signed", is_flag=True, help="Make a CA and a certificate for this process.")
+@click.option(
+    "--tls-host",
+    "tls_hosts",
+    multiple=True,
+    envvar="CLIENT_IP_TLS_HOST",
+    metavar="NAME",
+    help="A DNS name or address in the self-signed certificate. Repeatable. [default: localhost and loopback]",
+)
+@click.option(
+    "--ca-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the self-signed CA's certificate is written.",
+)
+@click.option(
+    "--namespace",
+    default=wellknown.OWN_NAMESPACE,
+    show_default=True,
+    help="The webhook's own namespace, never touched.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0, 300),
+    default=15.0,
+    show_default=True,
+    help="How long to go on answering after SIGTERM, until endpoints are gone everywhere.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level.",
+)
+def command(
+    *,
+    states: tuple[str, ...],
+    kubeconfig: str | None,
+    context: str | None,
+    listen: Address,
+    probe_listen: Address,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_self_signed: bool,
+    tls_hosts: tuple[str, ...],
+    ca_out: Path | None,
+    namespace: str,
+    drain_seconds: float,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """
+    Answer the API server's admission reviews over HTTPS.
+
+    Facts come from files (--state) or from a cluster. The certificate comes from files (--tls-cert, --tls-key) or is
+    made for this process (--tls-self-signed). Every option can also be given as CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
+    """
+    set_up_logging(log_format, log_level)
+    certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)
+    source = _source(states, kubeconfig, context, namespace)
+    state = State(source=source, certificate=certificate, metrics=Metrics(source, certificate))
+    _require_parser()
+
+    def started(reviews: Address, probes: Address) -> None:
+        log.info("answering reviews on https://%s/mutate, probes and metrics on http://%s", reviews, probes)
+
+    running = serve(
+        state,
+        listen=listen,
+        probe_listen=probe_listen,
+        drain_seconds=drain_seconds,
+        tasks=[*tasks, source.run],
+        started=started,
+    )
+    try:
+        _run(running)
+    except OSError as error:
+        raise click.ClickException(f"can't listen: {error}") from error
+
+
+def _run(main: Awaitable[None]) -> None:
+    import uvloop  # noqa: PLC0415  # `--help` must not pay for it
+
+    async def run() -> None:
+        await main
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def _certificate(
+    certificate: Path | None,
+    key: Path | None,
+    hosts: tuple[str, ...],
+    ca_out: Path | None,
+    *,
+    self_signed: bool,
+) -> tuple[ServingCertificate, list[Task]]:
+    if self_signed == (certificate is not None or key is not None):
+        raise click.UsageError("give either --tls-cert and --tls-key, or --tls-self-signed")
+    if self_signed:
+        try:
+            return tls.self_signed(hosts or ("localhost", "127.0.0.1", "::1"), ca_out), []
+        except (OSError, ValueError) as error:
+            raise click.UsageError(
+                f"--ca-out: {error}" if isinstance(error, OSError) else f"--tls-host: {error}"
+            ) from error
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    if ca_out is not None or hosts:
+        raise click.UsageError("--ca-out and --tls-host go with --tls-self-signed")
+    try:
+        serving, follow = tls.mounted(certificate, key)
+    except PairError as error:
+        raise click.UsageError(str(error)) from error
+    return serving, [follow]
+
+
+def _source(states: tuple[str, ...], kubeconfig: str | None, context: str | None, namespace: str) -> FactSource:
+    if states:
+        if kubeconfig or context:
+            raise click.UsageError("--state replaces the cluster: it goes with neither --kubeconfig nor --context")
+        try:
+            return FileSource(states, own_namespace=namespace)
+        except FilesInvalid as error:
+            raise click.UsageError(f"--state:\n{error}") from error
+    from webhook.facts.kube import KubeConfigInvalid, connect  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.watch import ClusterSource  # noqa: PLC0415
+
+    try:
+        return ClusterSource(connect(kubeconfig, context), own_namespace=namespace)
+    except KubeConfigInvalid as error:
+        raise click.UsageError(f"no cluster ({error}) and no --state") from error
+
+
+def _require_parser() -> None:
+    """Say it when aiohttp runs on its Python parser, which costs half as much again for each review."""
+    from aiohttp import http_parser  # noqa: PLC0415
+
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        log.warning("aiohttp's C parser is missing: reviews cost 1.4 times as much")

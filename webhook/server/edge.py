@@ -1,0 +1,142 @@
+"""
+HTTP: routes, limits, and the one table from what went wrong to a status.
+
+Whatever is not answered with an AdmissionReview lets the API server's failurePolicy decide.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+
+from certs.serving import ServingCertificate
+from webhook.facts.source import FactSource
+from webhook.rules.decide import decide
+from webhook.server.metrics import Metrics
+from webhook.server.review import BadReview, decode, encode
+from webhook.server.tls import utc_now
+
+log: Final = logging.getLogger(__name__)
+
+BODY_LIMIT: Final = 7 << 20
+"""Two objects of 3 MB and 1 MB around them: controller-runtime's arithmetic for what etcd can hold."""
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+"""The API server's own default; it always sends `?timeout=`."""
+MAX_TIMEOUT_SECONDS: Final = 30.0
+_MARGIN_SECONDS: Final = 0.1
+_DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
+
+
+@dataclass(slots=True)
+class State:
+    """What the handlers share."""
+
+    source: FactSource
+    certificate: ServingCertificate
+    metrics: Metrics
+    draining: bool = False
+    now: Callable[[], datetime] = utc_now
+
+    def not_ready(self) -> list[str]:
+        """Return why the server is not ready; empty where it is."""
+        reasons = [f"not synced: {kind}" for kind in self.source.missing()]
+        if not self.certificate.healthy(self.now()):
+            reasons.append("the serving certificate is not valid now")
+        return ["shutting down", *reasons] if self.draining else reasons
+
+
+def webhook_app(state: State) -> web.Application:
+    """Return what answers the API server."""
+
+    async def mutate(request: web.Request) -> web.Response:
+        response = await _mutate(state, request)
+        if state.draining:
+            # The API server keeps connections to pods that are gone: let it go elsewhere now.
+            response.force_close()
+        return response
+
+    app = web.Application(client_max_size=BODY_LIMIT)
+    app.router.add_post("/mutate", mutate)
+    return app
+
+
+async def _mutate(state: State, request: web.Request) -> web.Response:
+    try:
+        if request.content_type != "application/json":
+            return _refuse(state, 415, f"send application/json, not {request.content_type[:80]}")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            return _refuse(state, 415, "send the body without a Content-Encoding")
+        try:
+            async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
+                body = await request.read()
+        except TimeoutError:
+            return _refuse(state, 408, "the body did not arrive before the timeout")
+        started = time.perf_counter()
+        uid, asked = decode(body)
+        decision = decide(asked, state.source.snapshot, now=state.now())
+        answer = encode(uid, decision)
+        state.metrics.reviewed(asked, decision, time.perf_counter() - started)
+        return web.Response(body=answer, content_type="application/json")
+    except BadReview as error:
+        return _refuse(state, 400, str(error))
+    except web.HTTPRequestEntityTooLarge:
+        return _refuse(state, 413, f"the body is larger than {BODY_LIMIT} bytes")
+    except (ConnectionError, web.HTTPException):
+        raise
+    except Exception:
+        log.exception("a review could not be answered; the object is admitted unpatched")
+        return _refuse(state, 500, "internal error; the server's log has it")
+
+
+def _refuse(state: State, status: int, message: str) -> web.Response:
+    state.metrics.refused(status)
+    response = web.Response(status=status, text=message[:500] + "\n")
+    if status in {408, 413}:
+        response.force_close()  # the rest of the body is of no use
+    return response
+
+
+def timeout_seconds(text: str) -> float:
+    """Return how long a body may take, of the API server's `?timeout=` (a Go duration), less a margin to answer."""
+    found = _DURATION.fullmatch(text)
+    seconds = DEFAULT_TIMEOUT_SECONDS
+    if text and found is not None:
+        units = (3600.0, 60.0, 1.0, 0.001)
+        try:
+            seconds = sum(float(part) * unit for part, unit in zip(found.groups(), units, strict=True) if part)
+        except ValueError:
+            seconds = DEFAULT_TIMEOUT_SECONDS
+    return max(min(seconds, MAX_TIMEOUT_SECONDS) - _MARGIN_SECONDS, _MARGIN_SECONDS)
+
+
+def probe_app(state: State) -> web.Application:
+    """Return what answers the kubelet and Prometheus."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = state.not_ready()
+        if reasons:
+            return web.Response(status=503, text="\n".join(reasons) + "\n")
+        pair = state.certificate.pair
+        until = f"certificate {pair.fingerprint[:16]} until {pair.not_after.isoformat()}\n" if pair is not None else ""
+        return web.Response(text=f"ok\n{until}")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=state.metrics.render(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    return app

@@ -1,0 +1,160 @@
+"""Every metric of the server, wrapped around decisions from outside."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+import webhook
+from certs.serving import ServingCertificate
+from webhook.facts.source import FactSource
+from webhook.rules import wellknown
+from webhook.rules.decision import Decision, Reason
+from webhook.rules.objects import GROUPS
+from webhook.rules.snapshot import Request
+
+BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+"""Seconds. A decision takes a fraction of a millisecond; the API server waits two seconds."""
+_OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+
+
+class Metrics:
+    """The counters that reviews turn, and the gauges that are read when somebody asks."""
+
+    def __init__(self, source: FactSource, certificate: ServingCertificate) -> None:
+        self._registry = CollectorRegistry()
+        reviews = Counter(
+            "client_ip_reviews",
+            "Admission reviews answered, by what was asked and what was decided.",
+            ("kind", "operation", "reason", "mode", "patched", "dry_run"),
+            registry=self._registry,
+        )
+        self._reviews = reviews
+        self._known: dict[tuple[str, str, Reason, str, bool, bool], Callable[[], None]] = {}
+        self.duration = Histogram(
+            "client_ip_review_duration_seconds",
+            "From the review's last byte to the response's first.",
+            buckets=BUCKETS,
+            registry=self._registry,
+        ).observe
+        self._refused = Counter(
+            "client_ip_refused_requests",
+            "Requests answered without an AdmissionReview, by HTTP status.",
+            ("status",),
+            registry=self._registry,
+        )
+        self.invalid_preserve: Final = Counter(
+            "client_ip_invalid_preserve_labels",
+            f"Reviews of objects whose label {wellknown.PRESERVE}, or whose namespace's, has an unknown value.",
+            registry=self._registry,
+        )
+        build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
+        build.labels(webhook.__version__).set(1)
+        self._registry.register(_Facts(source, certificate))
+
+    def reviewed(self, request: Request, decision: Decision, seconds: float) -> None:
+        """Count one review that was answered."""
+        key = (
+            request.kind,
+            request.operation,
+            decision.reason,
+            decision.mode,
+            bool(decision.patch),
+            request.dry_run,
+        )
+        count = self._known.get(key)
+        if count is None:
+            count = self._known_as(key)
+        count()
+        self.duration(seconds)
+        if decision.invalid_preserve:
+            self.invalid_preserve.inc()
+
+    def _known_as(self, key: tuple[str, str, Reason, str, bool, bool]) -> Callable[[], None]:
+        """Labels come from closed lists: what the caller makes up counts as `other`."""
+        kind, operation, reason, mode, patched, dry_run = key
+        count: Callable[[], None] = self._reviews.labels(
+            kind if kind in GROUPS else "other",
+            operation if operation in _OPERATIONS else "other",
+            reason.value,
+            mode,
+            str(patched).lower(),
+            str(dry_run).lower(),
+        ).inc
+        if kind in GROUPS and operation in _OPERATIONS:
+            self._known[key] = count
+        return count
+
+    def refused(self, status: int) -> None:
+        """Count one request that was answered without an AdmissionReview."""
+        self._refused.labels(str(status)).inc()
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Facts(Collector):
+    """Gauges of the facts in use, read when somebody asks."""
+
+    def __init__(self, source: FactSource, certificate: ServingCertificate) -> None:
+        self._source = source
+        self._certificate = certificate
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Return the gauges as they stand."""
+        snapshot = self._source.snapshot
+        supported = snapshot.nodes.supported.bit_count()
+        order = {injector.configuration: True for injector in snapshot.mesh.injectors}
+        return [
+            _gauge(
+                "client_ip_nodes",
+                "Nodes by whether they support TPROXY.",
+                "tproxy",
+                {"supported": supported, "unsupported": len(snapshot.nodes) - supported},
+            ),
+            _gauge(
+                "client_ip_cache_age_seconds",
+                "Seconds since each kind of fact was last known to be current.",
+                "kind",
+                self._source.ages(),
+            ),
+            _gauge(
+                "client_ip_cache_missing",
+                "What must be synced before the server is ready and is not yet.",
+                "kind",
+                dict.fromkeys(self._source.missing(), 1),
+            ),
+            _gauge(
+                "client_ip_policy_errors",
+                "Stored policies that are unusable.",
+                "policy",
+                dict.fromkeys(self._source.policy_errors, 1),
+            ),
+            _gauge(
+                "client_ip_webhook_order_ok",
+                f"Whether {wellknown.CONFIGURATION} is called before each sidecar injector's configuration.",
+                "injector",
+                {name: int(name > wellknown.CONFIGURATION) for name in order},
+            ),
+            _gauge(
+                "client_ip_certificate_expiry_timestamp_seconds",
+                "When the serving certificate ends, in Unix time.",
+                "fingerprint",
+                _expiry(self._certificate),
+            ),
+        ]
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def _expiry(certificate: ServingCertificate) -> dict[str, float]:
+    pair = certificate.pair
+    return {} if pair is None else {pair.fingerprint[:16]: pair.not_after.timestamp()}

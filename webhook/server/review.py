@@ -1,0 +1,225 @@
+"""
+AdmissionReview v1 bytes to a Request, and a Decision to the response's bytes.
+
+One decode pass reads the fields that a decision needs and skips the rest. What is no AdmissionReview of this version
+is `BadReview`; a well-formed review of something that is not ours is a Request that nothing handles. Nothing here can
+say `allowed: false`.
+"""
+
+import base64
+from typing import Any, Final, Literal
+
+import msgspec
+
+from webhook.rules.decision import Decision
+from webhook.rules.objects import Reviewed, Service
+from webhook.rules.patch import Patch
+from webhook.rules.snapshot import Request
+
+API_VERSION: Final = "admission.k8s.io/v1"
+KIND: Final = "AdmissionReview"
+
+
+class BadReview(ValueError):  # noqa: N818  # an error's noun
+    """A body that is no AdmissionReview that we read; the API server's failurePolicy decides."""
+
+
+class _GroupVersionKind(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    group: str = ""
+    version: str = ""
+    kind: str = ""
+
+
+class _OldSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    external_traffic_policy: str = ""
+
+
+class _OldService(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    spec: _OldSpec = _OldSpec()
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    uid: str
+    kind: _GroupVersionKind = _GroupVersionKind()
+    sub_resource: str = ""
+    name: str = ""
+    namespace: str = ""
+    operation: str = ""
+    dry_run: bool | None = None
+    object: Reviewed | None = None
+    old_object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: Literal["admission.k8s.io/v1"]
+    kind: Literal["AdmissionReview"]
+    request: _Request
+
+
+class _AnyRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    uid: str
+    kind: _GroupVersionKind = _GroupVersionKind()
+    sub_resource: str = ""
+    name: str = ""
+    namespace: str = ""
+    operation: str = ""
+    dry_run: bool | None = None
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _AnyReview(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    request: _AnyRequest
+
+
+class _Tag(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    api_version: str = ""
+    kind: str = ""
+
+
+_review: Final = msgspec.json.Decoder(_Review)
+_any_review: Final = msgspec.json.Decoder(_AnyReview)
+_old_service: Final = msgspec.json.Decoder(_OldService | None)
+_tag: Final = msgspec.json.Decoder(_Tag | None)
+_HANDLED: Final = frozenset(
+    {
+        ("", "Pod"),
+        ("", "Service"),
+        ("apps", "Deployment"),
+        ("apps", "StatefulSet"),
+        ("apps", "DaemonSet"),
+        ("apps", "ReplicaSet"),
+        ("batch", "Job"),
+        ("batch", "CronJob"),
+    },
+)
+DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""msgspec raises the last two outside its own hierarchy: invalid UTF-8, nesting beyond the interpreter's limit."""
+
+
+def decode(body: bytes) -> tuple[str, Request]:
+    """
+    Return the review's uid and what it asks about.
+
+    Raises:
+        BadReview: With a message for the API server's log.
+
+    """
+    try:
+        request = _review.decode(body).request
+    except DECODE_ERRORS as error:
+        return _decode_other(body, error)
+    kind = request.kind
+    if not request.uid:
+        raise BadReview("request.uid is empty")
+    if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
+        return request.uid, _not_ours(request.kind, request)
+    return request.uid, Request(
+        object=request.object,
+        operation=request.operation,
+        namespace=request.namespace,
+        name=request.name,
+        subresource=request.sub_resource,
+        kind=kind.kind,
+        dry_run=bool(request.dry_run),
+        old_external_traffic_policy=_old_policy(request),
+    )
+
+
+def _old_policy(request: _Request) -> str:
+    if not isinstance(request.object, Service) or request.operation != "UPDATE":
+        return ""
+    try:
+        old = _old_service.decode(request.old_object)
+    except DECODE_ERRORS as error:
+        raise BadReview(f"request.oldObject: {error}") from error
+    return old.spec.external_traffic_policy if old is not None else ""
+
+
+def _decode_other(body: bytes, error: Exception) -> tuple[str, Request]:
+    """Tell a review of something else, which is allowed, from a bad body, which is refused with *error*."""
+    try:
+        review = _any_review.decode(body)
+    except DECODE_ERRORS as worse:
+        raise BadReview(_plain(worse)) from worse
+    if (review.api_version, review.kind) != (API_VERSION, KIND):
+        raise BadReview(
+            f"expected {API_VERSION} {KIND}, got {review.api_version[:80]!r} {review.kind[:80]!r}",
+        ) from error
+    request = review.request
+    if not request.uid:
+        raise BadReview("request.uid is empty") from error
+    kind = request.kind
+    try:
+        tag = _tag.decode(request.object)
+    except DECODE_ERRORS as worse:
+        raise BadReview(f"request.object: {_plain(worse)}") from worse
+    if (kind.group, kind.kind) in _HANDLED and kind.version == "v1" and (tag is None or tag.kind == kind.kind):
+        raise BadReview(_plain(error)) from error
+    return request.uid, _not_ours(kind, request)
+
+
+def _not_ours(kind: _GroupVersionKind, request: _Request | _AnyRequest) -> Request:
+    return Request(
+        object=None,
+        operation=request.operation,
+        namespace=request.namespace,
+        name=request.name,
+        subresource=request.sub_resource,
+        kind=kind.kind,
+        dry_run=bool(request.dry_run),
+    )
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "not UTF-8"
+    return str(error)
+
+
+_encoder: Final = msgspec.json.Encoder()
+_HEAD: Final = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":'
+_patches: Final[dict[Patch, bytes]] = {}
+"""Encoded patches by what they say: there are a handful, and encoding one costs more than finding it."""
+_PATCHES_KEPT: Final = 256
+
+
+def encode(uid: str, decision: Decision) -> bytes:
+    """Return the response to the review *uid*: always allowed."""
+    annotations = {"reason": decision.reason.value, "mode": decision.mode.value, "outcome": decision.outcome.value}
+    if decision.policy:
+        annotations["policy"] = decision.policy
+    annotations["cause"] = decision.cause
+    parts = [_HEAD, _encoder.encode(uid), b',"allowed":true']
+    if decision.patch:
+        parts += (b',"patchType":"JSONPatch","patch":"', encode_patch(decision.patch), b'"')
+    if decision.warnings:
+        parts += (b',"warnings":', _encoder.encode(decision.warnings))
+    parts += (b',"auditAnnotations":', _encoder.encode(annotations), b"}}")
+    return b"".join(parts)
+
+
+def allowed(uid: str) -> bytes:
+    """Return the response that allows the review *uid* and says nothing more: there was no time to decide."""
+    return b"".join((_HEAD, _encoder.encode(uid), b',"allowed":true}}'))
+
+
+def encode_patch(patch: Patch) -> bytes:
+    """Return *patch* as JSON in base64, as the API wants it."""
+    known = _patches.get(patch)
+    if known is None:
+        known = base64.b64encode(_encoder.encode([operation.as_json() for operation in patch]))
+        if len(_patches) < _PATCHES_KEPT:
+            _patches[patch] = known
+    return known
+
+
+def decode_response(body: bytes) -> dict[str, Any]:
+    """Return the `response` of an AdmissionReview, its patch decoded: for clients such as the demo."""
+    response: dict[str, Any] = msgspec.json.decode(body)["response"]
+    if "patch" in response:
+        response["patch"] = msgspec.json.decode(base64.b64decode(response["patch"]))
+    return response
