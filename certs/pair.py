@@ -1,0 +1,121 @@
+"""
+A certificate with its private key, and what makes such a pair unusable.
+
+Knows how to read the two PEM texts of a `kubernetes.io/tls` Secret or of two mounted files and to say what is wrong
+with them, naming the field or file. Knows neither who issued the pair nor where it is served.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+# The data keys of a Secret of type kubernetes.io/tls:
+# https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets
+TLS_CRT: Final = "tls.crt"
+TLS_KEY: Final = "tls.key"
+
+
+class PairError(ValueError):
+    """
+    A certificate and key that can't be served.
+
+    Attributes:
+        field: The Secret's data key or the file's path that is to blame.
+        problem: What is wrong with it, as a clause.
+
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A certificate, the chain that is sent with it, and its private key, which belong together."""
+
+    certificate: x509.Certificate
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+    @property
+    def not_before(self) -> datetime:
+        """The first moment of its life, UTC."""
+        return self.certificate.not_valid_before_utc
+
+    @property
+    def not_after(self) -> datetime:
+        """The last moment of its life, UTC."""
+        return self.certificate.not_valid_after_utc
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the certificate, in lower-case hexadecimal."""
+        return fingerprint(self.certificate)
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of *certificate*, in lower-case hexadecimal."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def parse_pair(
+    certificate_pem: bytes, key_pem: bytes, *, certificate_field: str = TLS_CRT, key_field: str = TLS_KEY
+) -> Pair:
+    """
+    Return the pair of two PEM texts: the certificate first in its text, its key alone in the other.
+
+    Raises:
+        PairError: One of them can't be read, or they don't belong together.
+
+    """
+    certificate = _certificate(certificate_pem, certificate_field)
+    if _private_key(key_pem, key_field).public_key() != certificate.public_key():
+        raise PairError(key_field, f"is not the private key of the first certificate in {certificate_field}")
+    return Pair(certificate=certificate, certificate_pem=certificate_pem, key_pem=key_pem)
+
+
+def check_life(pair: Pair, *, now: datetime, certificate_field: str = TLS_CRT) -> None:
+    """
+    Check that *pair* is within its life at *now*.
+
+    Raises:
+        PairError: It has expired, or its life has not begun.
+
+    """
+    if now >= pair.not_after:
+        raise PairError(certificate_field, f"the certificate expired at {pair.not_after.isoformat()}")
+    if now < pair.not_before:
+        raise PairError(certificate_field, f"the certificate is not valid before {pair.not_before.isoformat()}")
+
+
+def _certificate(pem: bytes, field: str) -> x509.Certificate:
+    if not pem.strip():
+        raise PairError(field, "is empty")
+    try:
+        # All of the chain is read, so that a text cut off in its middle is noticed.
+        certificate = x509.load_pem_x509_certificates(pem)[0]
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PairError(field, f"holds no readable PEM certificate ({error})") from error
+    if pem.count(b"-----BEGIN ") != pem.count(b"-----END "):
+        raise PairError(field, "is cut off: a PEM block has no end")
+    return certificate
+
+
+def _private_key(pem: bytes, field: str) -> PrivateKeyTypes:
+    if not pem.strip():
+        raise PairError(field, "is empty")
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise PairError(field, "is encrypted; a server has nobody to ask for the passphrase") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        # The library's own message is left out: it must never quote a key.
+        raise PairError(field, "holds no readable PEM private key") from error

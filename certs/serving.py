@@ -1,0 +1,215 @@
+"""
+The live certificate of a server: one SSLContext for its whole life, a pair in it that can be replaced at any time.
+
+A failed `load_cert_chain` leaves a live SSLContext unable to finish any later handshake. So each pair gets a context of
+its own, which is proved before new handshakes are handed to it by the `sni_callback` of the one that the server holds:
+a bad pair changes nothing, and open connections keep the pair that they began with.
+https://docs.python.org/3/library/ssl.html#ssl.SSLContext.sni_callback
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from certs.pair import TLS_CRT, TLS_KEY, Pair, PairError, check_life, parse_pair
+
+log = logging.getLogger(__name__)
+
+# Mounted Secrets change when the kubelet syncs, once a minute or so; this adds little to that.
+POLL_INTERVAL: Final = timedelta(seconds=10)
+# After a refusal the other half of a pair is awaited, which an atomic swap brings within a moment.
+RETRY_INTERVAL: Final = timedelta(seconds=1)
+# A chain of ten RSA-4096 certificates has about 20 KB; anything above this is no certificate.
+MAX_FILE_BYTES: Final = 1 << 20
+
+
+class ServingCertificate:
+    """
+    A server-side SSLContext whose certificate can be replaced while it serves.
+
+    Until the first pair every handshake is refused.
+
+    Attributes:
+        context: What the server listens with, from start to end.
+        pair: The pair that new handshakes get.
+
+    """
+
+    def __init__(self) -> None:
+        self.pair: Pair | None = None
+        self._current: ssl.SSLContext | None = None
+        self.context = _server_context()
+        self.context.sni_callback = self._choose
+
+    def replace(
+        self,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        *,
+        now: datetime,
+        force: bool = False,
+        certificate_field: str = TLS_CRT,
+        key_field: str = TLS_KEY,
+    ) -> Pair:
+        """
+        Serve a new pair from the next handshake on, once it is proved; return it.
+
+        Args:
+            now: The current time, UTC and timezone-aware.
+            force: Serve it even outside its life, where there is nothing better.
+            certificate_field: What errors call the certificate: a Secret's data key or a path.
+            key_field: What errors call the key.
+
+        Raises:
+            PairError: It can't be served; what was served before still is.
+
+        """
+        pair = parse_pair(certificate_pem, key_pem, certificate_field=certificate_field, key_field=key_field)
+        if not force:
+            check_life(pair, now=now, certificate_field=certificate_field)
+        self._current = _proved_context(pair, certificate_field)
+        self.pair = pair
+        return pair
+
+    @property
+    def not_after(self) -> datetime | None:
+        """When the served certificate expires, UTC; None before the first."""
+        return self.pair.not_after if self.pair else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The SHA-256 of the served certificate in hexadecimal; None before the first."""
+        return self.pair.fingerprint if self.pair else None
+
+    def healthy(self, now: datetime) -> bool:
+        """Return whether a certificate is served that is within its life at *now*."""
+        return self.pair is not None and self.pair.not_before <= now < self.pair.not_after
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        """Give a new handshake the current context; OpenSSL asks whether or not the client names a server."""
+        if self._current is None:
+            return ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR
+        connection.context = self._current
+        return None
+
+
+class MountedPair:
+    """
+    The pair of two mounted files, served anew when they change.
+
+    Kubernetes swaps a mounted Secret by one symlink, other tools write one file after the other; between two reads the
+    pair may be half new. Such a pair is refused and read again until it fits.
+    https://kubernetes.io/docs/concepts/configuration/secret/#mounted-secrets-are-updated-automatically
+    """
+
+    def __init__(self, serving: ServingCertificate, *, certificate: Path, key: Path) -> None:
+        self._serving = serving
+        self._certificate = certificate
+        self._key = key
+        self._stamps: tuple[_Stamp, _Stamp] | None = None
+        self._digest: bytes | None = None
+
+    def refresh(self, *, now: datetime) -> bool:
+        """
+        Read the files if they changed since they were last served; return whether a new pair is served.
+
+        Raises:
+            PairError: They can't be read or served, each time until they can; what was served before still is.
+
+        """
+        stamps = _Stamp.of(self._certificate), _Stamp.of(self._key)
+        if stamps == self._stamps:
+            return False
+        certificate_pem, key_pem = _read(self._certificate), _read(self._key)
+        digest = hashlib.sha256(certificate_pem + b"\0" + key_pem).digest()
+        changed = digest != self._digest
+        if changed:
+            self._serving.replace(
+                certificate_pem,
+                key_pem,
+                now=now,
+                certificate_field=str(self._certificate),
+                key_field=str(self._key),
+            )
+        # Only now: a refused pair must be tried again although its files stay as they are.
+        self._stamps, self._digest = stamps, digest
+        return changed
+
+    async def run(self, *, clock: Callable[[], datetime], interval: timedelta = POLL_INTERVAL) -> None:
+        """Keep the served pair that of the files until cancelled; a refusal is logged once and tried again soon."""
+        refused = ""
+        while True:
+            try:
+                # In a thread: a mounted volume may be slow, and requests must not wait for it.
+                if await asyncio.to_thread(self.refresh, now=clock()):
+                    log.info("serving the certificate in %s until %s", self._certificate, self._serving.not_after)
+                refused = ""
+            except PairError as error:
+                if str(error) != refused:
+                    log.warning("keeping the certificate that is served: %s", error)
+                refused = str(error)
+            await asyncio.sleep((min(interval, RETRY_INTERVAL) if refused else interval).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What changes when a file does: a swapped symlink leads to another inode, a write moves the time or the size."""
+
+    device: int
+    inode: int
+    modified_nanoseconds: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> "_Stamp":
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise PairError(str(path), f"can't be read ({error.strerror})") from error
+        return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PairError(str(path), f"can't be read ({error.strerror})") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise PairError(str(path), f"is larger than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The API server's client keeps no sessions, so tickets would only cost time; and a resumed session would outlive
+    # the certificate that it began with.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    # The API server offers nothing else to webhooks:
+    # https://github.com/kubernetes/apiserver/blob/v0.34.0/pkg/util/webhook/client.go
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _proved_context(pair: Pair, certificate_field: str) -> ssl.SSLContext:
+    """Return a context that has loaded *pair*; the key passes through memory only, the root filesystem is read-only."""
+    context = _server_context()
+    descriptor = os.memfd_create("serving-pair", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(pair.key_pem.rstrip() + b"\n" + pair.certificate_pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except ssl.SSLError as error:
+        raise PairError(certificate_field, f"OpenSSL refuses the certificate or its key ({error.reason})") from error
+    finally:
+        os.close(descriptor)
+    return context
