@@ -149,7 +149,8 @@ def command(
     Answer the API server's admission reviews over HTTPS.
 
     Facts come from files (--state) or from a cluster. The certificate comes from files (--tls-cert, --tls-key) or is
-    made for this process (--tls-self-signed). Every option can also be given as CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
+    made for this process (--tls-self-signed). Every option can also be given as
+    CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
     """
     set_up_logging(log_format, log_level)
     certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)

@@ -56,7 +56,7 @@ class FactError(ValueError):
         self.message = message
 
 
-def decode(raw: Mapping[str, Any] | bytes, kind: type[Any]) -> Any:
+def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
     """
     Return *raw* (JSON, or what YAML reads as) as *kind*; null fields count as absent, as kubectl has it.
 

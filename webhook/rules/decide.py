@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
+from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
     OUTCOMES,
@@ -15,10 +18,11 @@ from webhook.rules.decision import (
     Reason,
     one_line,
 )
-from webhook.rules.objects import Pod, PodTemplate, Service
+from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Workload
 from webhook.rules.patch import NOTHING
 from webhook.rules.pods import POD_QUESTIONS, PodCase
 from webhook.rules.questions import C, Question
+from webhook.rules.selectors import Toleration
 from webhook.rules.services import SERVICE_QUESTIONS, ServiceCase
 from webhook.rules.snapshot import Request, Snapshot
 
@@ -77,11 +81,24 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
     namespace = request.namespace or reviewed.metadata.namespace
     if isinstance(reviewed, Service):
         return ServiceCase(reviewed, namespace, snapshot, now=now, old_policy=request.old_external_traffic_policy)
-    return PodCase(_pod_of(reviewed.template()), namespace, snapshot, now=now)
+    return PodCase(pod_of(reviewed), namespace, snapshot, now=now)
 
 
-def _pod_of(template: PodTemplate) -> Pod:
-    return Pod(spec=template.spec) if template.metadata is None else Pod(metadata=template.metadata, spec=template.spec)
+DAEMON_TOLERATION: Final = Toleration(key=wellknown.UNSCHEDULABLE_TAINT, operator="Exists", effect="NoSchedule")
+"""
+What the DaemonSet controller adds to its pods and a decision can see: they run on cordoned nodes too.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-tolerations
+"""
+
+
+def pod_of(workload: Workload) -> Pod:
+    """Return the pod that *workload* makes, as far as its template says."""
+    template = workload.template()
+    spec = template.spec
+    if isinstance(workload, DaemonSet):
+        spec = msgspec.structs.replace(spec, tolerations=[*(spec.tolerations or ()), DAEMON_TOLERATION])
+    return Pod(metadata=template.metadata or ObjectMeta(), spec=spec)
 
 
 def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
