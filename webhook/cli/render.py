@@ -1,0 +1,289 @@
+"""`client-ip render`: what the webhook needs in a cluster, ready for kubectl apply."""
+
+import base64
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import yaml
+from cryptography import x509
+
+from webhook.rules import wellknown
+
+PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter")
+SERVICE: Final = "client-ip-webhook"
+TIMEOUT_SECONDS: Final = 2
+"""Kubernetes' advice is a small one: webhooks are called in series, and a slow one delays every pod."""
+LIVE: Final = {
+    "name": "not-being-deleted",
+    "expression": "!has(object.metadata.deletionTimestamp)",
+}
+POD_CONDITIONS: Final = (
+    {
+        "name": "not-a-mirror-pod",
+        "expression": (
+            f"!has(object.metadata.annotations) || !('{wellknown.MIRROR_POD}' in object.metadata.annotations)"
+        ),
+    },
+    {
+        "name": "not-host-network",
+        "expression": "!has(object.spec.hostNetwork) || !object.spec.hostNetwork",
+    },
+)
+
+
+def configuration(
+    client_config: dict[str, Any], own_namespace: str, name: str = wellknown.CONFIGURATION
+) -> dict[str, Any]:
+    """
+    Return the MutatingWebhookConfiguration.
+
+    failurePolicy Ignore: the webhook breaks nothing. reinvocationPolicy Never: Istio is never called again, so neither
+    need we be. The name sorts before Istio's, and the API server calls configurations in the order of their names.
+    """
+    asked = ["enabled", "audit"]
+    opted_in = [_expression(wellknown.PRESERVE, "In", asked)]
+    not_opted_in = [_expression(wellknown.PRESERVE, "NotIn", asked)]
+    not_out = [_expression(wellknown.PRESERVE, "NotIn", ["disabled"])]
+    pods = [_rule("", ["pods"], ["CREATE"])]
+    services = [_rule("", ["services"], ["CREATE", "UPDATE"])]
+    workloads = [
+        _rule("apps", ["deployments", "statefulsets", "daemonsets"], ["CREATE", "UPDATE"]),
+        _rule("batch", ["jobs", "cronjobs"], ["CREATE", "UPDATE"]),
+    ]
+    entries = (
+        ("pods.namespace", pods, opted_in, not_out, [*POD_CONDITIONS, LIVE]),
+        ("pods.object", pods, not_opted_in, opted_in, [*POD_CONDITIONS, LIVE]),
+        ("services.namespace", services, opted_in, not_out, [LIVE]),
+        ("services.object", services, not_opted_in, opted_in, [LIVE]),
+        ("workloads.namespace", workloads, opted_in, None, [LIVE]),
+    )
+    excluded = _expression(
+        wellknown.NAMESPACE_NAME,
+        "NotIn",
+        [*sorted(wellknown.SYSTEM_NAMESPACES, reverse=True), own_namespace],
+    )
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": SERVICE}},
+        "webhooks": [
+            {
+                "name": f"{entry}.{wellknown.GROUP}",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": client_config,
+                "failurePolicy": "Ignore",
+                "matchPolicy": "Equivalent",
+                "reinvocationPolicy": "Never",
+                "sideEffects": "None",
+                "timeoutSeconds": TIMEOUT_SECONDS,
+                "rules": rules,
+                "namespaceSelector": {"matchExpressions": [*namespaces, excluded]},
+                **({"objectSelector": {"matchExpressions": objects}} if objects else {}),
+                "matchConditions": conditions,
+            }
+            for entry, rules, namespaces, objects, conditions in entries
+        ],
+    }
+
+
+def _expression(key: str, operator: str, values: list[str]) -> dict[str, Any]:
+    return {"key": key, "operator": operator, "values": values}
+
+
+def _rule(group: str, names: list[str], operations: list[str]) -> dict[str, Any]:
+    return {
+        "apiGroups": [group],
+        "apiVersions": ["v1"],
+        "operations": operations,
+        "resources": names,
+        "scope": "Namespaced",
+    }
+
+
+def crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition of ClientIPPolicy."""
+    text = resources.files("webhook.cli").joinpath("crd.yaml").read_text()
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+def rbac(own_namespace: str, service_account: str = SERVICE) -> list[dict[str, Any]]:
+    """Return what `serve` may do, and nothing more: named resources wherever the API allows it."""
+    metadata = {"name": SERVICE, "labels": {"app.kubernetes.io/name": SERVICE}}
+    subject = {"kind": "ServiceAccount", "name": service_account, "namespace": own_namespace}
+    read = ["get", "list", "watch"]
+    rules = [
+        {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "verbs": ["list", "watch"],
+        },
+        {"apiGroups": [wellknown.GROUP], "resources": ["clientippolicies"], "verbs": ["list", "watch"]},
+        {"apiGroups": [wellknown.GROUP], "resources": ["clientippolicies/status"], "verbs": ["patch"]},
+    ]
+    mesh = [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": [wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP],
+            "verbs": read,
+        },
+    ]
+    terway = [
+        {
+            "apiGroups": ["apps"],
+            "resources": ["daemonsets"],
+            "resourceNames": ["terway-eniip", "terway-eni", "terway"],
+            "verbs": ["get"],
+        },
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["eni-config"], "verbs": ["get"]},
+    ]
+    found: list[dict[str, Any]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {**metadata, "name": service_account, "namespace": own_namespace},
+        },
+        {"apiVersion": _RBAC, "kind": "ClusterRole", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": _RBAC,
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": SERVICE},
+            "subjects": [subject],
+        },
+    ]
+    for namespace, these in ((wellknown.ISTIO_SYSTEM, mesh), ("kube-system", terway)):
+        there = {**metadata, "namespace": namespace}
+        found.append({"apiVersion": _RBAC, "kind": "Role", "metadata": there, "rules": these})
+        found.append(
+            {
+                "apiVersion": _RBAC,
+                "kind": "RoleBinding",
+                "metadata": there,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SERVICE},
+                "subjects": [subject],
+            },
+        )
+    return found
+
+
+_RBAC: Final = "rbac.authorization.k8s.io/v1"
+
+
+def envoy_filter(root_namespace: str = wellknown.ISTIO_SYSTEM) -> dict[str, Any]:
+    """
+    Return the EnvoyFilter of the fallback: it touches only the pods that carry our label.
+
+    In the mesh's root namespace, so that it holds in all. HTTP only; the application must read X-Forwarded-For.
+    """
+    manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    listener = {
+        "name": "virtualInbound",
+        "filterChain": {"filter": {"name": "envoy.filters.network.http_connection_manager"}},
+    }
+    return {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {
+            "name": "client-ip-x-forwarded-for",
+            "namespace": root_namespace,
+            "labels": {"app.kubernetes.io/name": SERVICE},
+        },
+        "spec": {
+            "workloadSelector": {"labels": {wellknown.METHOD: "x-forwarded-for"}},
+            "configPatches": [
+                {
+                    "applyTo": "NETWORK_FILTER",
+                    "match": {"context": "SIDECAR_INBOUND", "listener": listener},
+                    "patch": {
+                        "operation": "MERGE",
+                        "value": {
+                            "typed_config": {
+                                "@type": f"type.googleapis.com/{manager}",
+                                "use_remote_address": True,
+                            },
+                        },
+                    },
+                },
+            ],
+        },
+    }
+
+
+@click.command(
+    "render",
+    context_settings={"auto_envvar_prefix": "CLIENT_IP"},
+    epilog="""\b
+Examples:
+  client-ip render crd rbac | kubectl apply -f -
+  client-ip render configuration --ca-file ca.pem | kubectl apply -f -
+  client-ip render configuration --url https://10.0.0.7:8443/mutate --ca-file ca.pem
+  client-ip render envoyfilter | kubectl apply -f -""",
+)
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[crd|rbac|configuration|envoyfilter]...")
+@click.option("--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="Where the webhook runs.")
+@click.option("--url", help="Call the webhook by this URL (https, with path /mutate) in place of its Service.")
+@click.option("--port", type=click.IntRange(1, 65535), default=443, show_default=True, help="The Service's port.")
+@click.option(
+    "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
+)
+@click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
+def command(
+    *,
+    parts: tuple[str, ...],
+    namespace: str,
+    url: str | None,
+    port: int,
+    ca_file: Path | None,
+    root_namespace: str,
+) -> None:
+    """
+    Print the manifests that the webhook needs in a cluster; all but the EnvoyFilter where no part is named.
+
+    crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
+    by URL. envoyfilter: the fallback for pods that can't be TPROXY.
+    """
+    client_config: dict[str, Any] = (
+        {"url": _url(url)}
+        if url
+        else {"service": {"name": SERVICE, "namespace": namespace, "path": "/mutate", "port": port}}
+    )
+    if ca_file is not None:
+        client_config["caBundle"] = base64.b64encode(_ca(ca_file)).decode()
+    makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "crd": lambda: [crd()],
+        "rbac": lambda: rbac(namespace),
+        "configuration": lambda: [configuration(client_config, namespace)],
+        "envoyfilter": lambda: [envoy_filter(root_namespace)],
+    }
+    documents = [document for part in parts or PARTS[:3] for document in makers[part]()]
+    yaml.dump_all(documents, sys.stdout, Dumper=_NoAliases, sort_keys=False, default_flow_style=False)
+
+
+def _url(url: str) -> str:
+    if not url.startswith("https://"):
+        raise click.UsageError(f"--url {url!r}: the API server calls webhooks over https alone")
+    return url
+
+
+def _ca(path: Path) -> bytes:
+    text = path.read_bytes()
+    try:
+        x509.load_pem_x509_certificates(text)
+    except ValueError as error:
+        raise click.UsageError(f"--ca-file {path}: no PEM certificate: {error}") from error
+    return text
+
+
+class _NoAliases(yaml.SafeDumper):
+    """Writes what is there twice twice: `&id001` is for machines."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        """Say that nothing is an alias."""
+        return True
