@@ -28,6 +28,16 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+demo: install ## real manifests decided and patched over HTTPS
+	$(BIN)/client-ip demo
+
+test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
+	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33
+	$(BIN)/pytest $(PYTEST) tests/unit tests/property tests/tls tests/serve tests/deploy tests/apiserver
+
+test-fast: install-dev ## what needs no Go
+	$(BIN)/pytest $(PYTEST) tests/unit tests/property tests/tls tests/serve tests/deploy
+
 lint: install-dev ## ruff, formatting, mypy strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
