@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from certs.pair import Pair
+from certs.pair import UNREADABLE, Pair
 
 # Clocks of nodes differ by seconds, of badly kept ones by minutes; an hour forgives both, as Kyverno's certificates do.
 MAX_BACKDATE: Final = timedelta(hours=1)
@@ -138,7 +138,7 @@ def certified_names(certificate: x509.Certificate) -> frozenset[str]:
     """Return the DNS names and IP addresses that *certificate* vouches for; none where it lists none."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE:
         return frozenset()
     return frozenset(
         {
@@ -163,7 +163,7 @@ def is_signed_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     """Return whether *ca*'s key signed *certificate*, whatever their lives."""
     try:
         certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 

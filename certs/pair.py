@@ -18,6 +18,16 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 # https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets
 TLS_CRT: Final = "tls.crt"
 TLS_KEY: Final = "tls.key"
+# What `cryptography` raises about a certificate whose DER can be split but whose parts make no sense.
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class PairError(ValueError):
@@ -102,7 +112,7 @@ def _certificate(pem: bytes, field: str) -> x509.Certificate:
         # All of the chain is read, so that a text cut off in its middle is noticed.
         certificate = x509.load_pem_x509_certificates(pem)[0]
         certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise PairError(field, f"holds no readable PEM certificate ({error})") from error
     if pem.count(b"-----BEGIN ") != pem.count(b"-----END "):
         raise PairError(field, "is cut off: a PEM block has no end")

@@ -1,0 +1,80 @@
+"""
+CA bundles: several CA certificates in one PEM text, the old and the new together.
+
+A bundle's order is the order that it was given, newest first, and each certificate is in it once, so that the same
+state is the same bytes on every replica and nobody patches what does not differ. Foreign text is read for what it
+holds.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from certs.pair import UNREADABLE
+
+# Text around the blocks is allowed and ignored: https://www.rfc-editor.org/rfc/rfc7468#section-5.2
+BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """
+    The certificates of a text, and how many of its blocks hold none.
+
+    Attributes:
+        certificates: In the text's order, each once.
+        unreadable: Blocks that are cut off or hold something else.
+
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+    unreadable: int
+
+
+def parse_bundle(text: bytes) -> Bundle:
+    """Return what *text* holds, whoever wrote it; never an error."""
+    blocks = BLOCK.findall(text)
+    certificates = [certificate for block in blocks if (certificate := _certificate(block)) is not None]
+    return Bundle(certificates=unique(certificates), unreadable=max(len(blocks), text.count(BEGIN)) - len(certificates))
+
+
+def render_bundle(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Return *certificates* as one PEM text, in their order, each once."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in unique(certificates))
+
+
+def unique(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Return *certificates* in their order, each once."""
+    return tuple(dict.fromkeys(certificates))
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Return whether *certificate* says that it may sign others."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except UNREADABLE:
+        return False
+
+
+def is_ours(certificate: x509.Certificate, organization: str) -> bool:
+    """Return whether *certificate* is a CA of *organization*, as `certs.authority` names them."""
+    try:
+        named = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    except UNREADABLE:
+        return False
+    return [attribute.value for attribute in named] == [organization] and is_ca(certificate)
+
+
+def _certificate(block: bytes) -> x509.Certificate | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(block)
+        certificate.public_key()
+    except UNREADABLE:
+        return None
+    return certificate

@@ -1,0 +1,104 @@
+"""Bundles: the same order, each certificate once, and whatever foreign text holds."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import CertificateBuilder, load_der_x509_certificate
+from hypothesis import given, strategies as st
+
+from certs.authority import issue_ca, issue_leaf
+from certs.bundle import is_ca, is_ours, parse_bundle, render_bundle, unique
+from certs.pair import Pair
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LIFE = timedelta(days=30)
+
+
+def ca(organization: str = "example") -> Pair:
+    return issue_ca(organization=organization, now=NOW, life=LIFE)
+
+
+OLD, NEW = ca(), ca()
+LEAF = issue_leaf(OLD, names=["a"], now=NOW, life=LIFE)
+NONSENSE = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+def test_old_and_new_stand_together_in_their_order() -> None:
+    assert render_bundle([NEW.certificate, OLD.certificate]) == NEW.certificate_pem + OLD.certificate_pem
+    assert render_bundle([OLD.certificate, NEW.certificate]) == OLD.certificate_pem + NEW.certificate_pem
+    assert render_bundle([]) == b""
+
+
+def test_each_certificate_stands_once() -> None:
+    twice = [NEW.certificate, OLD.certificate, NEW.certificate]
+    assert unique(twice) == (NEW.certificate, OLD.certificate)
+    assert render_bundle(twice) == NEW.certificate_pem + OLD.certificate_pem
+    assert parse_bundle(NEW.certificate_pem * 2 + OLD.certificate_pem).certificates == (
+        NEW.certificate,
+        OLD.certificate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "unreadable"),
+    [
+        pytest.param(b"", 0, id="nothing"),
+        pytest.param(b"hello \xff\x00", 0, id="no PEM at all"),
+        pytest.param(OLD.key_pem, 0, id="a key"),
+        pytest.param(NONSENSE, 1, id="nonsense in PEM"),
+        pytest.param(OLD.certificate_pem[:200], 1, id="half a certificate"),
+    ],
+)
+def test_foreign_text_holds_what_it_holds(text: bytes, unreadable: int) -> None:
+    bundle = parse_bundle(text)
+    assert (bundle.certificates, bundle.unreadable) == ((), unreadable)
+
+
+def test_comments_and_broken_neighbours_hide_nothing() -> None:
+    text = b"# ours\n" + OLD.certificate_pem.replace(b"\n", b"\r\n") + NONSENSE + b"subject: x\n" + NEW.certificate_pem
+    bundle = parse_bundle(text)
+    assert (bundle.certificates, bundle.unreadable) == ((OLD.certificate, NEW.certificate), 1)
+
+
+def test_a_ca_says_so() -> None:
+    assert is_ca(OLD.certificate)
+    assert not is_ca(LEAF.certificate)
+
+
+def test_our_cas_carry_our_organization() -> None:
+    assert is_ours(OLD.certificate, "example")
+    assert not is_ours(OLD.certificate, "exam")
+    assert not is_ours(ca("other").certificate, "example")
+    assert not is_ours(LEAF.certificate, "example")
+
+
+def test_a_certificate_that_says_nothing_is_no_ca() -> None:
+    key = load_pem_private_key(OLD.key_pem, password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = OLD.certificate.subject
+    bare = CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + LIFE).sign(key, SHA256())
+    assert not is_ca(bare)
+    assert not is_ours(bare, "example")
+
+
+def test_a_name_that_is_no_text_is_not_ours() -> None:
+    damaged = load_der_x509_certificate(OLD.certificate.public_bytes(Encoding.DER).replace(b"example", b"\xff" * 7))
+    assert is_ca(damaged)
+    assert not is_ours(damaged, "example")
+
+
+class TestLaws:
+    """Bundles of any text."""
+
+    @given(
+        text=st.binary()
+        | st.lists(st.sampled_from([OLD.certificate_pem, NEW.certificate_pem, b"x", NONSENSE])).map(b"".join)
+    )
+    def test_reading_never_fails_and_writing_what_was_read_is_stable(self, text: bytes) -> None:
+        bundle = parse_bundle(text)
+        again = parse_bundle(render_bundle(bundle.certificates))
+        assert again.certificates == bundle.certificates
+        assert again.unreadable == 0
