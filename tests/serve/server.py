@@ -37,11 +37,20 @@ class Answer:
 class Server:
     """The process, from start to end."""
 
-    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        start_seconds: float = START_SECONDS,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = folder / "ca.pem"
         self.log = folder / "log"
+        self._start_seconds = start_seconds
         command = [
+            *prefix,
             *(sys.executable, "-m", "webhook.cli", "serve"),
             *("--listen", "127.0.0.1:0", "--probe-listen", "127.0.0.1:0"),
             *options,
@@ -53,7 +62,7 @@ class Server:
         self.address, self.probes = self._addresses()
 
     def _addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self._start_seconds
         pattern = re.compile(r"https://([^/]+):(\d+)/mutate, probes and metrics on http://([^:]+):(\d+)")
         while time.monotonic() < deadline and self.process.poll() is None:
             found = pattern.search(self.log.read_text())

@@ -184,10 +184,10 @@ def _print(found: Found, response: dict[str, Any], patch: Patch) -> None:
 
 
 def _diff(before: dict[str, Any], after: dict[str, Any]) -> None:
-    texts = [
+    sent, stored = (
         yaml.safe_dump(each, sort_keys=False, default_flow_style=False).splitlines(keepends=True)
         for each in (before, after)
-    ]
-    for line in difflib.unified_diff(*texts, fromfile="as it was sent", tofile="as it is stored"):
+    )
+    for line in difflib.unified_diff(sent, stored, "as it was sent", "as it is stored"):
         colour = "green" if line.startswith("+") else "red" if line.startswith("-") else None
         click.secho(f"  {line.rstrip()}", fg=colour)

@@ -118,7 +118,7 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
     mode = case.mode()
     outcome = Outcome.PRESERVED if answer.preserved else OUTCOMES[answer.reason]
     warns = mode is Mode.ENFORCE
-    warnings = answer.warnings if warns else ()
+    warnings = (*answer.warnings, *case.warnings) if warns else ()
     if warns and outcome is Outcome.LOST:
         warnings = (f"client IP lost ({answer.reason}): {answer.cause}; {ADVICE[answer.reason]}", *warnings)
     enforce = mode is Mode.ENFORCE and patches

@@ -7,6 +7,7 @@ The API server refuses the request when a patch does not apply, whatever the fai
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 
@@ -32,6 +33,7 @@ Patch: TypeAlias = tuple[PatchOperation, ...]
 NOTHING: Final[Patch] = ()
 
 
+@lru_cache(maxsize=256)
 def pointer(*tokens: str) -> str:
     """
     Return the JSON Pointer of *tokens*: `~` becomes `~0` and `/` becomes `~1`.
@@ -53,7 +55,15 @@ def add_metadata(
     Where the map is absent or null it is added with the entry in it: `add` into a missing parent fails.
     """
     if present is None:
-        return (PatchOperation(pointer("metadata", field), (key, value)),)
-    if present.get(key) == value:
-        return NOTHING
+        return _add_map(field, key, value)
+    return NOTHING if present.get(key) == value else _add_entry(field, key, value)
+
+
+@lru_cache(maxsize=256)
+def _add_map(field: str, key: str, value: str) -> Patch:
+    return (PatchOperation(pointer("metadata", field), (key, value)),)
+
+
+@lru_cache(maxsize=256)
+def _add_entry(field: str, key: str, value: str) -> Patch:
     return (PatchOperation(pointer("metadata", field, key), value),)

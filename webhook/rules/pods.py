@@ -9,7 +9,7 @@ from webhook.rules.decision import Answer, Reason
 from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
-from webhook.rules.podsecurity import enforced_level
+from webhook.rules.podsecurity import enforced_because, enforced_level
 from webhook.rules.policy import Fallback, Level, Policy
 from webhook.rules.questions import (
     NO_LABELS,
@@ -33,11 +33,12 @@ _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
 class PodCase(Case):
     """A Pod that is being decided."""
 
-    __slots__ = ("annotations", "pod")
+    __slots__ = ("annotations", "pod", "warnings")
 
     def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
         super().__init__(pod.metadata, namespace, snapshot, now=now)
         self.pod = pod
+        self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
 
     def find_policy(self) -> Policy | None:
@@ -64,6 +65,8 @@ def fact_not_injected(_: PodCase) -> str:
 def ask_sidecar(case: PodCase) -> Answer | None:
     """Only a pod with a sidecar loses its caller's IP to one."""
     injection = will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh)
+    if injection.warnings:
+        case.warnings = injection.warnings
     return None if injection.expected else Answer(Reason.NO_SIDECAR, injection.cause)
 
 
@@ -113,12 +116,14 @@ def fact_captured(case: PodCase) -> str:
 
 def ask_pod_security_strictly(case: PodCase) -> Answer | None:
     """A level below privileged refuses NET_ADMIN: our annotation would turn an admitted pod into a refused one."""
-    level, fact = enforced_level(case.around, case.snapshot.policies.default.default_level)
-    return None if level is Level.PRIVILEGED else Answer(Reason.POD_SECURITY, fact)
+    default = case.snapshot.policies.default.default_level
+    if enforced_level(case.around, default) is Level.PRIVILEGED:
+        return None
+    return Answer(Reason.POD_SECURITY, enforced_because(case.around, default))
 
 
 def fact_pod_security(case: PodCase) -> str:
-    return enforced_level(case.around, case.snapshot.policies.default.default_level)[1]
+    return enforced_because(case.around, case.snapshot.policies.default.default_level)
 
 
 def ask_nodes_strictly(case: PodCase) -> Answer | None:

@@ -133,11 +133,8 @@ class Policies:
     """All policies in force, the one that wins first: by priority, then by name."""
 
     ordered: tuple[Policy, ...] = (BUILT_IN,)
-
-    @property
-    def default(self) -> Policy:
-        """The policy `default`, which alone speaks for the whole cluster."""
-        return next(policy for policy in self.ordered if policy.name == DEFAULT_NAME)
+    default: Policy = BUILT_IN
+    """The policy `default`, which alone speaks for the whole cluster; it is one of *ordered*."""
 
     def for_pod(self, namespace: Labels, labels: Labels) -> Policy | None:
         """Return the winning policy whose namespaceSelector and pods.selector both match."""
@@ -165,4 +162,5 @@ class Policies:
 def policies(stored: Mapping[str, Policy]) -> Policies:
     """Return the policies in force when *stored* (by name) is what files or the cluster hold."""
     everyone = {DEFAULT_NAME: BUILT_IN, **stored}
-    return Policies(tuple(sorted(everyone.values(), key=lambda policy: (-policy.priority, policy.name))))
+    ordered = sorted(everyone.values(), key=lambda policy: (-policy.priority, policy.name))
+    return Policies(tuple(ordered), everyone[DEFAULT_NAME])

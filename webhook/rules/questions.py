@@ -22,7 +22,7 @@ NO_LABELS: Final[Mapping[str, str]] = {}
 class Case:
     """One object that is being decided: what the questions look at."""
 
-    __slots__ = ("_policy", "labels", "metadata", "namespace", "namespace_labels", "now", "snapshot")
+    __slots__ = ("_asked", "_policy", "labels", "metadata", "namespace", "namespace_labels", "now", "snapshot")
 
     def __init__(self, metadata: ObjectMeta, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
         self.metadata = metadata
@@ -32,6 +32,7 @@ class Case:
         self.snapshot = snapshot
         self.now = now
         self._policy: Policy | bool | None = False
+        self._asked: Preserve | bool | None = False
 
     @property
     def around(self) -> Mapping[str, str]:
@@ -49,19 +50,25 @@ class Case:
         """Return the policy that holds; Pods and Services are selected differently."""
         raise NotImplementedError
 
-    def preserve(self) -> tuple[Preserve | None, str]:
-        """Return what was asked for, and where."""
-        asked = preserve(self.metadata.labels)
-        if asked is not None:
-            return asked, f"label {wellknown.PRESERVE}={asked} of the object"
-        asked = preserve(self.namespace_labels)
-        if asked is not None:
-            return asked, f"label {wellknown.PRESERVE}={asked} of namespace {self.namespace}"
-        return None, f"no label {wellknown.PRESERVE} on the object or its namespace"
+    @property
+    def asked(self) -> Preserve | None:
+        """What the object's label asks for, else its namespace's."""
+        if isinstance(self._asked, bool):
+            asked = preserve(self.metadata.labels)
+            self._asked = asked if asked is not None else preserve(self.namespace_labels)
+        return self._asked
+
+    def asked_where(self) -> str:
+        """Return the fact that `asked` rests on."""
+        if self.asked is None:
+            return f"no label {wellknown.PRESERVE} on the object or its namespace"
+        of_object = preserve(self.metadata.labels) is not None
+        where = "the object" if of_object else f"namespace {self.namespace}"
+        return f"label {wellknown.PRESERVE}={self.asked} of {where}"
 
     def mode(self) -> Mode:
         """Return the weaker of what was asked for and what the policy allows."""
-        asked, _ = self.preserve()
+        asked = self.asked
         policy = self.policy
         if asked is Preserve.DISABLED or (asked is None and self.namespace_labels is not None):
             return Mode.DISABLED
@@ -73,14 +80,14 @@ class Case:
 
     def invalid_preserve(self) -> str:
         """Return what is wrong with the opt-in labels, or nothing."""
-        for owner, labels in (("the object", self.metadata.labels), (f"namespace {self.namespace}", self.around)):
-            value = invalid_value(labels)
-            if value is not None:
-                return (
-                    f"label {wellknown.PRESERVE}={value!r} of {owner} counts as absent: "
-                    "it is none of enabled, audit, disabled"
-                )
-        return ""
+        value, where = invalid_value(self.metadata.labels), "the object"
+        if value is None:
+            value, where = invalid_value(self.namespace_labels), "its namespace"
+        if value is None:
+            return ""
+        return (
+            f"label {wellknown.PRESERVE}={value!r} of {where} counts as absent: it is none of enabled, audit, disabled"
+        )
 
 
 C = TypeVar("C", bound=Case)
@@ -99,18 +106,18 @@ def ask_opted_in(case: Case) -> Answer | None:
     """The label on the object, else on its namespace; system namespaces and our own never are."""
     if case.namespace in wellknown.SYSTEM_NAMESPACES or case.namespace == case.snapshot.own_namespace:
         return Answer(Reason.NOT_OPTED_IN, f"{case.namespace} is a system namespace or the webhook's own")
-    asked, where = case.preserve()
+    asked = case.asked
     if asked is Preserve.DISABLED:
-        return Answer(Reason.OPTED_OUT, where)
+        return Answer(Reason.OPTED_OUT, case.asked_where())
     if case.namespace_labels is None:
         return Answer(Reason.NAMESPACE_UNKNOWN, f"namespace {case.namespace!r} is not known")
     if asked is None:
-        return Answer(Reason.NOT_OPTED_IN, case.invalid_preserve() or where)
+        return Answer(Reason.NOT_OPTED_IN, case.invalid_preserve() or case.asked_where())
     return None
 
 
 def fact_opted_in(case: Case) -> str:
-    return case.preserve()[1]
+    return case.asked_where()
 
 
 def ask_policy(case: Case) -> Answer | None:

@@ -9,6 +9,7 @@ https://github.com/kubernetes/component-helpers/blob/v0.37.2/scheduling/corev1/n
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -133,6 +134,7 @@ def _check_value(value: str, field: str) -> None:
         raise SelectorError(field, f"{value!r} is no label value")
 
 
+@lru_cache(maxsize=8192)
 def valid_label_key(key: str) -> bool:
     """Return whether *key* is a qualified name: an optional DNS subdomain, a slash, a name of at most 63 characters."""
     prefix, slash, name = key.rpartition("/")
@@ -141,6 +143,7 @@ def valid_label_key(key: str) -> bool:
     return len(name) <= 63 and _NAME.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=8192)
 def valid_label_value(value: str) -> bool:
     """Return whether *value* is a label value: empty, or a name of at most 63 characters."""
     return value == "" or (len(value) <= 63 and _NAME.fullmatch(value) is not None)

@@ -26,7 +26,7 @@ METHOD_LOCAL: Final = "local"
 class ServiceCase(Case):
     """A Service that is being decided."""
 
-    __slots__ = ("annotations", "old_policy", "service")
+    __slots__ = ("annotations", "old_policy", "service", "warnings")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class ServiceCase(Case):
     ) -> None:
         super().__init__(service.metadata, namespace, snapshot, now=now)
         self.service = service
+        self.warnings: tuple[str, ...] = ()
         self.old_policy = old_policy
         self.annotations = service.metadata.annotations or NO_LABELS
 

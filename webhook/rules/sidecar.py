@@ -36,7 +36,8 @@ class InjectorWebhook:
     namespace: str
     namespace_selector: LabelSelector
     object_selector: LabelSelector
-    has_match_conditions: bool
+    cause: str
+    """What `explain` says where it selects a pod."""
 
     def calls(self, namespace: Labels, labels: Labels) -> bool:
         """Return whether the API server calls it for a pod; matchConditions are taken as true."""
@@ -54,6 +55,7 @@ class InjectorConfig:
     templates: frozenset[str] = KNOWN_TEMPLATES
 
 
+_ONLY_SIDECAR: Final = ("sidecar",)
 ISTIO_DEFAULTS: Final = InjectorConfig()
 
 
@@ -67,8 +69,17 @@ class Mesh:
     default_modes: Mapping[str, str]
     """`meshConfig.defaultConfig.interceptionMode` by the name of its ConfigMap."""
 
+    def injector_of(self, namespace: Labels, labels: Labels) -> InjectorWebhook | None:
+        """Return the first webhook that the API server calls for a pod, or None."""
+        for injector in self.injectors:
+            if injector.calls(namespace, labels):
+                return injector
+        return None
+
     def config_of(self, injector: InjectorWebhook) -> InjectorConfig:
         """Return the ConfigMap's word for *injector*, or Istio's defaults."""
+        if not self.configs:
+            return ISTIO_DEFAULTS
         name = revisioned(wellknown.INJECTOR_CONFIGMAP, injector.revision)
         return self.configs.get((injector.namespace, name), ISTIO_DEFAULTS)
 
@@ -106,6 +117,7 @@ def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[Inje
         except SelectorError:
             continue  # The API server would not have stored it.
         service = webhook.client_config.service
+        assumed = " (its matchConditions taken as true)" if webhook.match_conditions else ""
         found.append(
             InjectorWebhook(
                 configuration=configuration.metadata.name,
@@ -114,7 +126,7 @@ def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[Inje
                 namespace=service.namespace if service is not None else wellknown.ISTIO_SYSTEM,
                 namespace_selector=selectors[0],
                 object_selector=selectors[1],
-                has_match_conditions=bool(webhook.match_conditions),
+                cause=f"webhook {webhook.name} of {configuration.metadata.name} selects it{assumed}",
             ),
         )
     return tuple(found)
@@ -191,7 +203,6 @@ class Injection:
     expected: bool
     cause: str
     warnings: tuple[str, ...] = ()
-    revision: str = ""
 
 
 def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) -> Injection:
@@ -204,7 +215,7 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     if namespace_name in wellknown.ISTIO_IGNORED_NAMESPACES:
         return Injection(expected=False, cause=f"Istio ignores the namespace {namespace_name}")
     labels = pod.metadata.labels or {}
-    injector = next((each for each in mesh.injectors if each.calls(namespace, labels)), None)
+    injector = mesh.injector_of(namespace, labels)
     if injector is None:
         return Injection(expected=False, cause=_why_not_called(namespace, labels, mesh))
     config = mesh.config_of(injector)
@@ -212,14 +223,14 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     if refused is not None:
         return Injection(expected=False, cause=refused)
     templates = _templates(annotations, config)
+    if templates == _ONLY_SIDECAR:
+        return Injection(expected=True, cause=injector.cause)
     uncaptured = sorted(UNCAPTURED_TEMPLATES.intersection(templates))
     if uncaptured:
         return Injection(expected=False, cause=f"template {uncaptured[0]} captures no inbound traffic")
     unknown = [name for name in templates if name not in config.templates]
     warnings = tuple(f"Istio knows no injection template {name!r} and will refuse the pod" for name in unknown)
-    assumed = " (its matchConditions taken as true)" if injector.has_match_conditions else ""
-    cause = f"webhook {injector.name} of {injector.configuration} selects it{assumed}"
-    return Injection(expected=True, cause=cause, warnings=warnings, revision=injector.revision)
+    return Injection(expected=True, cause=injector.cause, warnings=warnings)
 
 
 def _refused(labels: Labels, annotations: Labels, config: InjectorConfig) -> str | None:
@@ -228,16 +239,20 @@ def _refused(labels: Labels, annotations: Labels, config: InjectorConfig) -> str
 
     The label, even empty or invalid, beats the annotation.
     """
-    where = "label" if wellknown.INJECT in labels else "annotation"
-    value = labels[wellknown.INJECT] if where == "label" else annotations.get(wellknown.INJECT, "")
+    value = labels.get(wellknown.INJECT)
+    where = "label"
+    if value is None:
+        value, where = annotations.get(wellknown.INJECT), "annotation"
     if value == "true":
         return None
     if value == "false":
         return f"{where} {wellknown.INJECT}=false"
-    if any(selector.matches(labels) for selector in config.never):
-        return "the injector's neverInjectSelector matches"
-    if any(selector.matches(labels) for selector in config.always):
-        return None
+    for selector in config.never:
+        if selector.matches(labels):
+            return "the injector's neverInjectSelector matches"
+    for selector in config.always:
+        if selector.matches(labels):
+            return None
     return None if config.enabled else "the injector's policy is disabled"
 
 

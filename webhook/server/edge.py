@@ -30,6 +30,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 """The API server's own default; it always sends `?timeout=`."""
 MAX_TIMEOUT_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 0.1
+_JSON: Final = {"Content-Type": "application/json"}
 _DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
 
 
@@ -55,11 +56,7 @@ def webhook_app(state: State) -> web.Application:
     """Return what answers the API server."""
 
     async def mutate(request: web.Request) -> web.Response:
-        response = await _mutate(state, request)
-        if state.draining:
-            # The API server keeps connections to pods that are gone: let it go elsewhere now.
-            response.force_close()
-        return response
+        return await _mutate(state, request)
 
     app = web.Application(client_max_size=BODY_LIMIT)
     app.router.add_post("/mutate", mutate)
@@ -72,17 +69,24 @@ async def _mutate(state: State, request: web.Request) -> web.Response:
             return _refuse(state, 415, f"send application/json, not {request.content_type[:80]}")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             return _refuse(state, 415, "send the body without a Content-Encoding")
-        try:
-            async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
-                body = await request.read()
-        except TimeoutError:
-            return _refuse(state, 408, "the body did not arrive before the timeout")
+        if request.content.is_eof():
+            body = await request.read()  # it has arrived whole: there is nothing to wait for
+        else:
+            try:
+                async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
+                    body = await request.read()
+            except TimeoutError:
+                return _refuse(state, 408, "the body did not arrive before the timeout")
         started = time.perf_counter()
         uid, asked = decode(body)
         decision = decide(asked, state.source.snapshot, now=state.now())
         answer = encode(uid, decision)
         state.metrics.reviewed(asked, decision, time.perf_counter() - started)
-        return web.Response(body=answer, content_type="application/json")
+        response = web.Response(body=answer, headers=_JSON)
+        if state.draining:
+            # The API server keeps connections to pods that are gone: let it go elsewhere now.
+            response.force_close()
+        return response
     except BadReview as error:
         return _refuse(state, 400, str(error))
     except web.HTTPRequestEntityTooLarge:

@@ -1,0 +1,149 @@
+"""
+Holds the cost of a review, in instructions: `make gate`.
+
+The server runs as users run it (TLS, uvloop, metrics on, 5,000 nodes) under valgrind's callgrind, which counts only
+while reviews are asked: start-up never enters. For each kind of review the difference of two run lengths is taken, so
+that what counting itself costs cancels too. Instructions do not depend on the machine's load; seconds do.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.bench.bodies import bodies, write_cluster
+from tests.serve.server import Server
+
+NODES: Final = 5_000
+BUDGETS: Final = {"typical": 500_000, "small": 470_000, "large": 900_000, "service": 470_000, "skipped": 470_000}
+"""Instructions a review, a little above what is measured; `typical` is the goal."""
+SHORT, LONG = 20, 120
+WARM_UP: Final = 60
+START_SECONDS: Final = 180.0
+
+
+def main() -> None:
+    """Measure each kind of review and fail where one is over its budget."""
+    missing = [tool for tool in ("valgrind", "callgrind_control") if shutil.which(tool) is None]
+    if missing:
+        sys.exit(f"make gate needs {' and '.join(missing)}: apt-get install valgrind")
+    started = time.monotonic()
+    measured = measure()
+    build = Path("build")
+    build.mkdir(exist_ok=True)
+    (build / "gate.json").write_text(json.dumps(measured, indent=2) + "\n")
+    over = []
+    print(f"{'review':<10} {'bytes':>7} {'instructions':>13} {'budget':>9}")
+    for name, instructions in measured.items():
+        print(f"{name:<10} {len(bodies()[name]):>7} {instructions:>13,} {BUDGETS[name]:>9,}")
+        if instructions > BUDGETS[name]:
+            over.append(f"{name}: {instructions:,} instructions, budget {BUDGETS[name]:,}")
+    print(f"{time.monotonic() - started:.0f} s")
+    if over:
+        sys.exit("over budget: " + "; ".join(over))
+    print(f"{len(measured)} passed, 0 failed")
+
+
+def measure() -> dict[str, int]:
+    """Return the instructions of one review of each kind."""
+    with tempfile.TemporaryDirectory(prefix="client-ip-gate-") as name:
+        folder = Path(name)
+        state = write_cluster(folder, NODES)
+        callgrind = [
+            *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--combine-dumps=no"),
+            f"--callgrind-out-file={folder}/out",
+        ]
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        with Server(
+            folder,
+            *("--state", str(state), "--drain-seconds", "0"),
+            environment=environment,
+            prefix=callgrind,
+            start_seconds=START_SECONDS,
+        ) as server:
+            control = _Control(server.process.pid, folder)
+            control("--instr=on")
+            measured = {}
+            for kind, body in bodies().items():
+                connection = _Connection(server, body)
+                for _ in range(WARM_UP):
+                    connection.ask()
+                counts = []
+                for length in (SHORT, LONG):
+                    control("--zero")
+                    for _ in range(length):
+                        connection.ask()
+                    counts.append(control.dump())
+                connection.close()
+                measured[kind] = round((counts[1] - counts[0]) / (LONG - SHORT))
+            return measured
+
+
+class _Connection:
+    """Sends each review in one write, as Go's client does where it fits, so that the server wakes once for it."""
+
+    def __init__(self, server: Server, body: bytes) -> None:
+        plain = socket.create_connection(server.address, timeout=60)
+        self._tls = server.context().wrap_socket(plain, server_hostname=server.address[0])
+        head = (
+            "POST /mutate?timeout=2s HTTP/1.1\r\nHost: client-ip-webhook.client-ip-system.svc:443\r\n"
+            f"User-Agent: kube-apiserver-admission\r\nContent-Length: {len(body)}\r\n"
+            "Accept: application/json, */*\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n"
+        )
+        self._request = head.encode() + body
+
+    def ask(self) -> None:
+        """Ask once and read the answer whole."""
+        self._tls.sendall(self._request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._tls.recv(65536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        found = re.search(rb"(?i)content-length: (\d+)", head)
+        if not head.startswith(b"HTTP/1.1 200 ") or found is None:
+            raise RuntimeError(f"unexpected answer: {answer!r}")
+        while len(body) < int(found.group(1)):
+            body += self._tls.recv(65536)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._tls.close()
+
+
+class _Control:
+    """callgrind_control, for one process."""
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self._pid = pid
+        self._folder = folder
+
+    def __call__(self, option: str) -> None:
+        ended = subprocess.run(
+            ["callgrind_control", option, str(self._pid)], capture_output=True, text=True, timeout=60, check=False
+        )
+        if ended.returncode or "Error" in ended.stdout + ended.stderr:
+            raise RuntimeError(f"callgrind_control {option}: {ended.stdout}{ended.stderr}")
+
+    def dump(self) -> int:
+        """Return the instructions counted since the last `--zero`."""
+        self("--dump")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for path in self._folder.glob("out.*"):
+                found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.MULTILINE)
+                if found is not None:
+                    path.unlink()
+                    return int(found.group(1))
+            time.sleep(0.05)
+        raise RuntimeError("callgrind wrote no dump")
+
+
+if __name__ == "__main__":
+    main()
