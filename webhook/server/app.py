@@ -12,12 +12,9 @@ from typing import Final
 
 from aiohttp import web
 
-from webhook.server.edge import State, probe_app, webhook_app
+from webhook.server.edge import State, probe_app, webhook_server
 
 log: Final = logging.getLogger(__name__)
-
-KEEPALIVE_SECONDS: Final = 3600.0
-"""Longer than any client's, so that it is never the server that closes an idle connection under a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +49,8 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        probes = await _listen(stack, probe_app(state), probe_listen, None)
-        reviews = await _listen(stack, webhook_app(state), listen, state.certificate.context)
+        probes = await _listen(stack, web.AppRunner(probe_app(state), access_log=None), probe_listen, None)
+        reviews = await _listen(stack, web.ServerRunner(webhook_server(state)), listen, state.certificate.context)
         running = [asyncio.ensure_future(_supervised(task)) for task in tasks]
         try:
             # What was loaded stays: a full collection would walk it for nothing.
@@ -74,11 +71,10 @@ async def serve(
 
 async def _listen(
     stack: contextlib.AsyncExitStack,
-    app: web.Application,
+    runner: web.AppRunner | web.ServerRunner,
     address: Address,
     context: ssl.SSLContext | None,
 ) -> Address:
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, handle_signals=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, address.host, address.port, ssl_context=context, shutdown_timeout=5.0, backlog=1024)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
@@ -29,6 +31,8 @@ BODY_LIMIT: Final = 7 << 20
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 """The API server's own default; it always sends `?timeout=`."""
 MAX_TIMEOUT_SECONDS: Final = 30.0
+KEEPALIVE_SECONDS: Final = 3600.0
+"""Longer than any client's, so that it is never the server that closes an idle connection under a request."""
 _MARGIN_SECONDS: Final = 0.1
 _JSON: Final = {"Content-Type": "application/json"}
 _DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
@@ -52,18 +56,36 @@ class State:
         return ["shutting down", *reasons] if self.draining else reasons
 
 
-def webhook_app(state: State) -> web.Application:
-    """Return what answers the API server."""
+def webhook_server(state: State) -> web.Server:
+    """
+    Return what answers the API server.
 
-    async def mutate(request: web.Request) -> web.Response:
+    aiohttp's low-level server: for one path a router, its match_info and its signals would only be work.
+    """
+    loop = asyncio.get_running_loop()
+
+    def request_of(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_LIMIT)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path != "/mutate":
+            return _refuse(state, 404, "reviews are answered at /mutate")
+        if request.method != "POST":
+            return _refuse(state, 405, "send POST")
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await _mutate(state, request)
 
-    app = web.Application(client_max_size=BODY_LIMIT)
-    app.router.add_post("/mutate", mutate)
-    return app
+    return web.Server(answer, request_factory=request_of, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
-async def _mutate(state: State, request: web.Request) -> web.Response:
+async def _mutate(state: State, request: web.BaseRequest) -> web.Response:
     try:
         if request.content_type != "application/json":
             return _refuse(state, 415, f"send application/json, not {request.content_type[:80]}")
