@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from certs.authority import is_signed_by
 from certs.pair import UNREADABLE
 
 # Text around the blocks is allowed and ignored: https://www.rfc-editor.org/rfc/rfc7468#section-5.2
@@ -55,20 +56,20 @@ def unique(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, 
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """Return whether *certificate* says that it may sign others."""
+    """Return whether *certificate* says that it may sign others and signed itself, so that nothing in it is damaged."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        says_so = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except UNREADABLE:
         return False
+    return says_so and is_signed_by(certificate, certificate)
 
 
 def is_ours(certificate: x509.Certificate, organization: str) -> bool:
     """Return whether *certificate* is a CA of *organization*, as `certs.authority` names them."""
-    try:
-        named = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    except UNREADABLE:
+    if not is_ca(certificate):  # whose name may be no text
         return False
-    return [attribute.value for attribute in named] == [organization] and is_ca(certificate)
+    named = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return [attribute.value for attribute in named] == [organization]
 
 
 def _certificate(block: bytes) -> x509.Certificate | None:
