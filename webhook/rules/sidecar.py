@@ -196,8 +196,7 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return document
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a pod will get a sidecar that captures inbound traffic, why, and what the user should hear."""
 
     expected: bool
@@ -286,9 +285,9 @@ def injected_mode(pod: Pod) -> tuple[str | None, str] | None:
 
     An `istio-proxy` container without the mode's environment variable is a user's customisation, which Istio merges.
     """
-    for container in (*(pod.spec.init_containers or ()), *(pod.spec.containers or ())):
-        if container.name == wellknown.PROXY_CONTAINER:
-            mode = _mode_env(container)
+    for containers in (pod.spec.init_containers, pod.spec.containers):
+        for container in containers or ():
+            mode = _mode_env(container) if container.name == wellknown.PROXY_CONTAINER else None
             if mode is not None:
                 return mode, f"container {wellknown.PROXY_CONTAINER} runs with {wellknown.MODE_ENV}={mode}"
     if wellknown.INJECTED_STATUS in (pod.metadata.annotations or {}):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from webhook.rules import wellknown
 from webhook.rules.nodes import NodeIndex, index_nodes
 from webhook.rules.objects import Reviewed
@@ -32,8 +34,7 @@ class Snapshot:
     own_namespace: str = wellknown.OWN_NAMESPACE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be decided: one object at one operation."""
 
     object: Reviewed | None

@@ -7,11 +7,12 @@ say `allowed: false`.
 """
 
 import base64
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
 
-from webhook.rules.decision import Decision
+from webhook.rules.decision import Decision, Mode, Outcome, Reason
 from webhook.rules.objects import Reviewed, Service
 from webhook.rules.patch import Patch
 from webhook.rules.snapshot import Request
@@ -182,24 +183,27 @@ def _plain(error: Exception) -> str:
 
 _encoder: Final = msgspec.json.Encoder()
 _HEAD: Final = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":'
-_patches: Final[dict[Patch, bytes]] = {}
-"""Encoded patches by what they say: there are a handful, and encoding one costs more than finding it."""
-_PATCHES_KEPT: Final = 256
 
 
 def encode(uid: str, decision: Decision) -> bytes:
     """Return the response to the review *uid*: always allowed."""
-    annotations = {"reason": decision.reason.value, "mode": decision.mode.value, "outcome": decision.outcome.value}
-    if decision.policy:
-        annotations["policy"] = decision.policy
-    annotations["cause"] = decision.cause
     parts = [_HEAD, _encoder.encode(uid), b',"allowed":true']
     if decision.patch:
         parts += (b',"patchType":"JSONPatch","patch":"', encode_patch(decision.patch), b'"')
     if decision.warnings:
         parts += (b',"warnings":', _encoder.encode(decision.warnings))
-    parts += (b',"auditAnnotations":', _encoder.encode(annotations), b"}}")
+    parts.append(_tail(decision.reason, decision.mode, decision.outcome, decision.policy, decision.cause))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _tail(reason: Reason, mode: Mode, outcome: Outcome, policy: str, cause: str) -> bytes:
+    """Return the response from its audit annotations on: most reviews of a rollout have the same."""
+    annotations = {"reason": reason.value, "mode": mode.value, "outcome": outcome.value}
+    if policy:
+        annotations["policy"] = policy
+    annotations["cause"] = cause
+    return b',"auditAnnotations":' + _encoder.encode(annotations) + b"}}"
 
 
 def allowed(uid: str) -> bytes:
@@ -207,14 +211,10 @@ def allowed(uid: str) -> bytes:
     return b"".join((_HEAD, _encoder.encode(uid), b',"allowed":true}}'))
 
 
+@lru_cache(maxsize=256)
 def encode_patch(patch: Patch) -> bytes:
-    """Return *patch* as JSON in base64, as the API wants it."""
-    known = _patches.get(patch)
-    if known is None:
-        known = base64.b64encode(_encoder.encode([operation.as_json() for operation in patch]))
-        if len(_patches) < _PATCHES_KEPT:
-            _patches[patch] = known
-    return known
+    """Return *patch* as JSON in base64, as the API wants it; there are a handful of different ones."""
+    return base64.b64encode(_encoder.encode([operation.as_json() for operation in patch]))
 
 
 def decode_response(body: bytes) -> dict[str, Any]:
