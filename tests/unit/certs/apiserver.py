@@ -72,10 +72,17 @@ class MemoryCluster:
 
 
 class MemoryClient(KubeApi):
-    """One replica's client; it knows the server's time only from an answer."""
+    """
+    One replica's client; it knows the server's time only from an answer.
+
+    Attributes:
+        held: Requests that wait for their event first, by `verb kind`: a replica that is stopped there.
+
+    """
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
+        self.held: dict[str, asyncio.Event] = {}
         self._server_time: datetime | None = None
 
     @property
@@ -84,6 +91,8 @@ class MemoryClient(KubeApi):
 
     async def _ask(self, request: str) -> None:
         await asyncio.sleep(0)
+        if request in self.held:
+            await self.held[request].wait()
         self._cluster.requests[request] += 1
         if request in self._cluster.refusals:
             raise self._cluster.refusals[request]
