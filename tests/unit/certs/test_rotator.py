@@ -283,16 +283,27 @@ class TestStoppedReplicas:
     """A replica that is stopped within a pass goes on later with what it had read; it must not do harm."""
 
     @pytest.mark.parametrize(
-        "request_", ["get configuration", "get secret", "replace secret", "patch configuration"], ids=str
+        ("request_", "asked"),
+        [
+            ("get configuration", "before"),
+            ("get configuration", "after"),
+            ("get secret", "before"),
+            ("get secret", "after"),
+            ("replace secret", "before"),
+            ("patch configuration", "before"),
+        ],
     )
-    def test_wherever_it_was_stopped(self, request_: str) -> None:
+    def test_wherever_it_was_stopped(self, request_: str, asked: str) -> None:
+        """A rotation is asked for before or after it was stopped, and another replica does it, twice."""
+
         async def scenario() -> None:
             world = World(2)
             await world.rounds(2)
             stopped, other = world.replicas
             go_on = asyncio.Event()
             stopped.api.held[request_] = go_on
-            await ask(world, Request.CA)
+            if asked == "before":
+                await ask(world, Request.CA)
             if request_ == "patch configuration":
                 # The new CA is stored, so the stopped replica is about to patch a bundle that grows old meanwhile.
                 world.cluster.refusals[request_] = UnavailableError("for this pass")
@@ -302,6 +313,8 @@ class TestStoppedReplicas:
             task = asyncio.create_task(stopped.rotator.reconcile())
             for _ in range(10):
                 await asyncio.sleep(0)
+            if asked == "after":
+                await ask(world, Request.CA)
             for _ in range(2):
                 for _ in range(3):
                     await other.rotator.reconcile()
