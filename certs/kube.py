@@ -27,7 +27,7 @@ class NotFoundError(KubeError):
 
 
 class ConflictError(KubeError):
-    """409 of a create or a replace, and 422 of a JSON patch whose `test` failed."""
+    """409 of a create or a replace, and 422 of a JSON patch, which is what a failed `test` is answered with."""
 
 
 class UnavailableError(KubeError):
