@@ -21,6 +21,9 @@ from certs.pair import UNREADABLE
 # Text around the blocks is allowed and ignored: https://www.rfc-editor.org/rfc/rfc7468#section-5.2
 BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+CA_EXTENSIONS: Final = frozenset(
+    {x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.SubjectKeyIdentifier.oid, x509.AuthorityKeyIdentifier.oid}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +59,22 @@ def unique(certificates: Iterable[x509.Certificate]) -> tuple[x509.Certificate, 
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """Return whether *certificate* says that it may sign others and signed itself, so that nothing in it is damaged."""
+    """
+    Return whether *certificate* may sign others, whatever they are named, and signed itself: nothing in it is damaged.
+
+    A CA with an extension that `certs.authority` gives none, a name constraint for instance, could make the API server
+    distrust a leaf that looks good to us; so it is none of ours.
+    """
     try:
-        says_so = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        extensions = certificate.extensions
+        may_sign = (
+            extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            and extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+        )
     except UNREADABLE:
         return False
-    return says_so and is_signed_by(certificate, certificate)
+    known = {extension.oid for extension in extensions} <= CA_EXTENSIONS
+    return may_sign and known and is_signed_by(certificate, certificate)
 
 
 def is_ours(certificate: x509.Certificate, organization: str) -> bool:

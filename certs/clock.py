@@ -20,6 +20,11 @@ def elapsed() -> timedelta:
     return timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
+def awake() -> timedelta:
+    """Return a stopwatch's reading that stands still while the host sleeps: the others may sleep just as long."""
+    return timedelta(seconds=time.clock_gettime(time.CLOCK_MONOTONIC))
+
+
 class AgreedClock:
     """
     The API server's time as last heard, carried on by a stopwatch.

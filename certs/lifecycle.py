@@ -6,7 +6,8 @@ so a cluster that slept or a clock that jumped is decided like any other. The or
 
 1. the new CA goes into the bundle, and so into every caBundle; the old leaf is still served;
 2. when the new CA has been seen there for `Settings.propagation`, it signs the new leaf;
-3. when the last leaf that the old CA signed has expired, the old CA leaves the bundle.
+3. when the last leaf that the old CA signed has expired and every replica had time for the new one
+   (`Settings.adoption`), the old CA leaves the bundle.
 
 At each moment every certificate that any replica may serve is vouched for by the bundle, without a list of replicas.
 """
@@ -33,6 +34,8 @@ MIN_LEAF_LIFE: Final = timedelta(hours=1)
 # Waiting must be short beside a leaf's life, or a rotation would not finish within it.
 WAIT_PART: Final = 10
 MIN_WAIT: Final = timedelta(seconds=1)
+# A key that outlives those who know where it is protects nobody; and far dates overflow.
+MAX_CA_LIFE: Final = timedelta(days=3650)
 # X.509 limits a common name to 64 characters, of which `certs.authority` needs 12.
 MAX_ORGANIZATION: Final = 50
 NEVER: Final = timedelta(-1)
@@ -119,11 +122,11 @@ class Settings:
         leaf_life: 90 days, renewed every 60: short enough to be exercised, long enough to outlast a forgotten alert.
         propagation: How long a new CA must have been seen in every caBundle before it signs; API servers learn of the
             new bundle by a watch, within a second as a rule.
-        adoption: How long a new leaf must have been stored before an old CA is dropped by request; replicas learn of it
-            by polling, every ten seconds as a rule.
+        adoption: How long a new leaf must have been stored before an old CA is dropped; replicas learn of it by
+            polling, every ten seconds as a rule, and serve it when they have seen its CA for `propagation` themselves.
 
     Raises:
-        ValueError: A value is below its floor; all of them at once.
+        ValueError: A value is below its floor or above its ceiling; all of them at once.
 
     """
 
@@ -153,6 +156,8 @@ class Settings:
                 f"ca_life: must be at least {CA_LIFE_FACTOR} times leaf_life ({self.leaf_life * CA_LIFE_FACTOR}),"
                 f" not {self.ca_life}"
             )
+        if self.ca_life > MAX_CA_LIFE:
+            problems.append(f"ca_life: must be at most {MAX_CA_LIFE}, not {self.ca_life}")
         problems.extend(
             f"{name}: must be at least {MIN_WAIT} and at most a tenth of leaf_life"
             f" ({self.leaf_life / WAIT_PART}), not {wait}"
@@ -316,8 +321,8 @@ def _leaf_is_unusable(leaf: Pair, now: datetime) -> str:
 def _leaf_is_due(requests: frozenset[Request], leaf: Pair, now: datetime, settings: Settings) -> str:
     if Request.LEAF in requests:
         return "a new leaf was asked for"
-    if certified_names(leaf.certificate) != {str(name.value) for name in general_names(settings.names)}:
-        return f"the leaf is for other names than {', '.join(settings.names)}"
+    if missing := _wanted_names(settings) - certified_names(leaf.certificate):
+        return f"the leaf is not for {', '.join(sorted(missing))}"
     if now >= (due := renewal_time(leaf.certificate)):
         return f"the leaf has used two thirds of its life since {due.isoformat()}"
     return ""
@@ -330,13 +335,19 @@ def _seen(durations: Mapping[str, timedelta], certificate: str) -> timedelta:
 def _drop_or_keep(state: State, leaf: Pair, now: datetime, settings: Settings, observed: Observation) -> Action:
     # Here the leaf is good and signed by the first authority; only the others can go.
     old = state.authorities[1:]
-    if Request.DROP_OLD in state.requests:
-        if not old or _seen(observed.stored_for, leaf.fingerprint) >= settings.adoption:
-            return DropOldCA("old CAs were to be dropped at once", _fingerprints(old))
+    asked = Request.DROP_OLD in state.requests
+    going = old if asked else tuple(authority for authority in old if _is_spent(authority, now))
+    # Even a spent CA waits for the replicas: a clock that jumped ahead and comes back brings its leaves to life again.
+    if going and _seen(observed.stored_for, leaf.fingerprint) < settings.adoption:
         return Keep(f"old CAs are dropped once the new leaf has been stored for {settings.adoption}")
-    if spent := tuple(authority for authority in old if _is_spent(authority, now)):
-        return DropOldCA("no leaf that they signed is alive", _fingerprints(spent))
+    if going or asked:
+        reason = "old CAs were to be dropped at once" if asked else "no leaf that they signed is alive"
+        return DropOldCA(reason, _fingerprints(going))
     return Keep(f"the leaf is good until its renewal at {renewal_time(leaf.certificate).isoformat()}")
+
+
+def _wanted_names(settings: Settings) -> frozenset[str]:
+    return frozenset(str(name.value) for name in general_names(settings.names))
 
 
 def _is_spent(authority: Authority, now: datetime) -> bool:
@@ -353,7 +364,7 @@ def _renew(state: State, now: datetime, settings: Settings) -> State:
     signing = state.signing
     if signing is None:
         raise ValueError("a leaf can't be renewed without a CA")
-    leaf = issue_leaf(signing, names=settings.names, now=now, life=settings.leaf_life)
+    leaf = issue_leaf(signing, names=_names(state.leaf, settings), now=now, life=settings.leaf_life)
     first, *old = state.authorities
     # A clock that went back may have signed a longer-lived leaf before.
     last = max(leaf.not_after, first.last_leaf_expires or leaf.not_after)
@@ -363,3 +374,15 @@ def _renew(state: State, now: datetime, settings: Settings) -> State:
         leaf=leaf,
         requests=state.requests - {Request.LEAF},
     )
+
+
+def _names(before: Pair | None, settings: Settings) -> tuple[str, ...]:
+    """
+    Return the names of the next leaf: the wanted ones.
+
+    Where the leaf before lacked one of them, its own too: while a release with other names is rolled out, old and new
+    replicas look after the same leaf, and each would take the other's names away. The leaf after that has them no more.
+    """
+    known = certified_names(before.certificate) if before else frozenset()
+    wanted = _wanted_names(settings)
+    return (*settings.names, *(sorted(known - wanted) if wanted - known else ()))

@@ -7,7 +7,7 @@ else has meanwhile, patches every caBundle that differs and serves the stored le
 - Configurations are read before the Secret, and a patch tests the version that was read. So a replica that was slow or
   stopped between the two can never put an older bundle over a newer one.
 - A leaf is served only after it is stored, and, while the one before is still good, only after the bundle with its CA
-  was seen in every webhook that calls us.
+  was seen in every webhook that calls us, for as long as API servers may need to learn of it.
 
 A Secret that vanishes or is damaged is put back from memory, where it can be; a replica without a memory starts anew
 and keeps trusted what the configurations trust of ours.
@@ -23,8 +23,10 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from cryptography.x509 import Certificate
+
 from certs.bundle import is_ours
-from certs.clock import AgreedClock, elapsed, utc_now
+from certs.clock import AgreedClock, awake, elapsed, utc_now
 from certs.injector import Trust, inject, trust_of
 from certs.kube import ConflictError, KubeApi, KubeError, KubeObject, NotFoundError
 from certs.lifecycle import (
@@ -138,6 +140,9 @@ class Rotator:
     Attributes:
         status: What the last pass saw and did.
 
+    Raises:
+        ValueError: Replicas that pass at this pace could still serve an old leaf when its CA is dropped.
+
     """
 
     def __init__(
@@ -150,15 +155,21 @@ class Rotator:
         pace: Pace = DEFAULT_PACE,
         clock: Callable[[], datetime] = utc_now,
         stopwatch: Callable[[], timedelta] = elapsed,
+        patience: Callable[[], timedelta] = awake,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        slowest = settings.propagation + 2 * pace.interval
+        if settings.adoption < slowest:
+            raise ValueError(
+                f"adoption: must be at least propagation and two intervals ({slowest}), not {settings.adoption}"
+            )
         self._api = api
         self._serving = serving
         self._location = location
         self._settings = settings
         self._pace = pace
         self._clock = AgreedClock(clock, stopwatch)
-        self._stopwatch = stopwatch
+        self._patience = patience
         self._jitter = jitter
         self._wake = asyncio.Event()
         self._remembered: State | None = None
@@ -186,7 +197,7 @@ class Rotator:
         self._wake.set()
 
     async def run(self) -> None:
-        """Pass after pass until cancelled; an error is logged and tried again."""
+        """Pass after pass until cancelled; any error is logged and tried again."""
         failures = 0
         while True:
             self._wake.clear()
@@ -196,6 +207,11 @@ class Rotator:
             except KubeError as error:
                 failures += 1
                 log.warning("certificates could not be reconciled: %s: %s", type(error).__name__, error)
+            except Exception as error:
+                # What is served goes on being served; nobody may stop the server by what he writes into a Secret.
+                failures += 1
+                self.status = replace(self.status, error=f"{type(error).__name__}: {error}")
+                log.exception("certificates could not be reconciled: this is a bug")
             await self._pause(failures)
 
     async def reconcile(self) -> Status:
@@ -314,10 +330,10 @@ class Rotator:
         self._stored_since = self._since(self._stored_since, [state.leaf.fingerprint] if state.leaf else [])
 
     def _since(self, before: Mapping[str, timedelta], seen: Iterable[str]) -> dict[str, timedelta]:
-        return {found: before.get(found, self._stopwatch()) for found in seen}
+        return {found: before.get(found, self._patience()) for found in seen}
 
     def _observation(self) -> Observation:
-        reading = self._stopwatch()
+        reading = self._patience()
         return Observation(
             trusted_for={found: reading - since for found, since in self._trusted_since.items()},
             stored_for={found: reading - since for found, since in self._stored_since.items()},
@@ -365,24 +381,32 @@ class Rotator:
         return current
 
     def _serve(self, state: State, trust: Trust | None, now: datetime) -> None:
-        leaf = state.leaf
-        if leaf is None or leaf == self._serving.pair:
+        leaf, issuer = state.leaf, state.issuer
+        if leaf is None or issuer is None or leaf == self._serving.pair:
             return
-        if not self._may_serve(leaf, trust, now):
-            log.info("the new leaf waits until every caBundle holds its CA")
+        if not self._may_serve(leaf, issuer.certificate, trust, now):
+            log.info("the new leaf waits until its CA has spread to every caBundle")
             return
         # By force: a leaf outside its life, which a clock must have moved to meanwhile, is still better than none.
         self._serving.replace(leaf.certificate_pem, leaf.key_pem, now=now, force=True)
         self._counts["serve"] += 1
         log.info("serving the leaf %s until %s", leaf.fingerprint[:16], leaf.not_after.isoformat())
 
-    def _may_serve(self, leaf: Pair, trust: Trust | None, now: datetime) -> bool:
+    def _may_serve(self, leaf: Pair, issuer: Certificate, trust: Trust | None, now: datetime) -> bool:
         served = self._serving.pair
         if served is None or not self._serving.healthy(now):
             return True
         if trust is None:
             return False
-        return trust.vouches_for(leaf.certificate) or not trust.vouches_for(served.certificate)
+        if not trust.vouches_for(served.certificate):
+            return True
+        since = self._trusted_since.get(fingerprint(issuer))
+        if since is None:
+            return False
+        # Who signed it has seen the CA for long enough, but for a leaf made in haste with its CA, after a Secret was
+        # lost: that one waits here.
+        in_order = leaf.not_before - issuer.not_valid_before_utc >= self._settings.propagation
+        return in_order or self._patience() - since >= self._settings.propagation
 
     def _report(
         self,

@@ -19,11 +19,12 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import is_signed_by
@@ -214,6 +215,10 @@ def _leaf(authorities: tuple[Authority, ...], data: Mapping[str, bytes], problem
     if not any(is_signed_by(pair.certificate, known.certificate) for known in authorities):
         problems.append(f"{TLS_CRT}: was signed by none of the CAs in {CA_CRT}")
         return None
+    # OpenSSL would not serve it: https://docs.openssl.org/3.0/man3/SSL_CTX_set_security_level/
+    if not isinstance(pair.certificate.signature_hash_algorithm, hashes.SHA256):
+        problems.append(f"{TLS_CRT}: is not signed over SHA-256, so it is not ours")
+        return None
     return pair
 
 
@@ -231,7 +236,8 @@ def _ecdsa_pair(
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         problems.append(f"{certificate_field}: is not for an ECDSA P-256 key, so it is not ours")
         return None
-    return pair
+    # A chain that somebody appended is left out: OpenSSL refuses to serve some, and no client of ours needs any.
+    return replace(pair, certificate_pem=render_bundle([pair.certificate]))
 
 
 def _requests(secret: Mapping[str, Any], remarks: list[str]) -> frozenset[Request]:

@@ -12,7 +12,8 @@ import hashlib
 import logging
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -203,13 +204,24 @@ def _server_context() -> ssl.SSLContext:
 def _proved_context(pair: Pair, certificate_field: str) -> ssl.SSLContext:
     """Return a context that has loaded *pair*; the key passes through memory only, the root filesystem is read-only."""
     context = _server_context()
+    # Each text by itself: a key file may hold certificates too, which must not be taken for the one to serve.
+    with _memory_file(pair.certificate_pem) as certificate, _memory_file(pair.key_pem) as key:
+        try:
+            context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise PairError(
+                certificate_field, f"OpenSSL refuses the certificate or its key ({error.reason})"
+            ) from error
+    return context
+
+
+@contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    """Yield a path that *content* can be read from, of a file that no disk ever holds."""
     descriptor = os.memfd_create("serving-pair", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(pair.key_pem.rstrip() + b"\n" + pair.certificate_pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    except ssl.SSLError as error:
-        raise PairError(certificate_field, f"OpenSSL refuses the certificate or its key ({error.reason})") from error
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
-    return context

@@ -44,7 +44,7 @@ def test_a_forced_rotation_with_two_replicas_fails_no_handshake() -> None:
                 location=LOCATION,
                 settings=SETTINGS,
                 pace=PACE,
-                stopwatch=lambda: timedelta(seconds=time.monotonic() * HASTE),
+                patience=lambda: timedelta(seconds=time.monotonic() * HASTE),
             )
             for serving in servings
         ]

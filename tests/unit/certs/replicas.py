@@ -23,14 +23,16 @@ PACE = Pace()
 
 @dataclass
 class Time:
-    """The API server's clock and everybody's stopwatch."""
+    """The API server's clock and everybody's stopwatches: one goes on while hosts sleep, one does not."""
 
     now: datetime = START
     stopwatch: timedelta = field(default_factory=timedelta)
+    awake: timedelta = field(default_factory=timedelta)
 
     def passes(self, time: timedelta) -> None:
         self.now += time
         self.stopwatch += time
+        self.awake += time
 
 
 class Replica:
@@ -55,6 +57,7 @@ class Replica:
             pace=self._pace,
             clock=lambda: self._time.now + self.skew,
             stopwatch=lambda: self._time.stopwatch,
+            patience=lambda: self._time.awake,
             jitter=lambda: 0.5,
         )
 

@@ -6,7 +6,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509 import CertificateBuilder, load_der_x509_certificate
+from cryptography.x509 import (
+    BasicConstraints,
+    CertificateBuilder,
+    DNSName,
+    ExtensionType,
+    KeyUsage,
+    NameConstraints,
+    load_der_x509_certificate,
+)
 from hypothesis import given, strategies as st
 
 from certs.authority import issue_ca, issue_leaf
@@ -23,6 +31,9 @@ def ca(organization: str = "example") -> Pair:
 
 OLD, NEW = ca(), ca()
 LEAF = issue_leaf(OLD, names=["a"], now=NOW, life=LIFE)
+AUTHORITY = BasicConstraints(ca=True, path_length=None)
+SIGNING = OLD.certificate.extensions.get_extension_for_class(KeyUsage).value
+SERVING = LEAF.certificate.extensions.get_extension_for_class(KeyUsage).value
 NONSENSE = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
@@ -66,6 +77,29 @@ def test_comments_and_broken_neighbours_hide_nothing() -> None:
 def test_a_ca_says_so() -> None:
     assert is_ca(OLD.certificate)
     assert not is_ca(LEAF.certificate)
+
+
+@pytest.mark.parametrize(
+    ("extensions", "want"),
+    [
+        pytest.param([AUTHORITY, SIGNING], True, id="what ours have"),
+        pytest.param([AUTHORITY], False, id="no key usage"),
+        pytest.param([AUTHORITY, SERVING], False, id="a key that signs no certificates"),
+        pytest.param([BasicConstraints(ca=False, path_length=None), SIGNING], False, id="no CA"),
+        pytest.param(
+            [AUTHORITY, SIGNING, NameConstraints([DNSName("other.example")], None)],
+            False,
+            id="one that the API server would distrust for our names",
+        ),
+    ],
+)
+def test_a_ca_that_ours_would_not_be_is_none(extensions: list[ExtensionType], *, want: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = OLD.certificate.subject
+    builder = CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + LIFE)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
+    assert is_ca(builder.sign(key, SHA256())) is want
 
 
 def test_our_cas_carry_our_organization() -> None:

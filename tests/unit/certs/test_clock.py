@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from certs.clock import AgreedClock, elapsed, utc_now
+from certs.clock import AgreedClock, awake, elapsed, utc_now
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -51,3 +51,4 @@ def test_a_jump_of_the_hosts_clock_changes_nothing() -> None:
 def test_the_hosts_own_clocks_are_what_they_say() -> None:
     assert utc_now().tzinfo is UTC
     assert timedelta() < elapsed() <= elapsed()
+    assert timedelta() < awake() <= elapsed()

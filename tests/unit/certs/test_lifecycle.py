@@ -151,15 +151,30 @@ def test_a_ca_that_would_cut_its_leaves_short_is_rotated() -> None:
     ("names", "want"),
     [
         pytest.param(("10.0.0.1", "webhook.example.svc"), Keep, id="another order"),
-        pytest.param(("webhook.example.svc",), RenewLeaf, id="one less"),
+        pytest.param(("webhook.example.svc",), Keep, id="one less"),
         pytest.param(("webhook.example.svc", "10.0.0.1", "::1"), RenewLeaf, id="one more"),
+        pytest.param(("::1",), RenewLeaf, id="another"),
     ],
 )
-def test_other_names_need_another_leaf(names: tuple[str, ...], want: type[Action]) -> None:
+def test_a_name_that_the_leaf_lacks_needs_another_leaf(names: tuple[str, ...], want: type[Action]) -> None:
     action = decide(FRESH, now=NOW, settings=replace(SETTINGS, names=names))
     assert type(action) is want
     if want is RenewLeaf:
-        assert action.reason == f"the leaf is for other names than {', '.join(names)}"
+        assert action.reason == "the leaf is not for ::1"
+
+
+def test_releases_with_other_names_share_a_leaf_while_one_replaces_the_other() -> None:
+    """Each would take the other's names away, for as long as both run."""
+    new = replace(SETTINGS, names=("new.example.svc",))
+    shared, actions = settle(FRESH, now=NOW, settings=new)
+    assert kinds(actions) == ["RenewLeaf", "Keep"]
+    assert shared.leaf is not None
+    assert certified_names(shared.leaf.certificate) == {*SETTINGS.names, *new.names}
+    for settings in (SETTINGS, new):
+        assert settle(shared, now=NOW, settings=settings)[0] is shared
+    later, _ = settle(shared, now=LEAF_DUE, settings=new)
+    assert later.leaf is not None
+    assert certified_names(later.leaf.certificate) == set(new.names)
 
 
 class TestRotation:
@@ -201,18 +216,21 @@ class TestRotation:
         assert type(decide(state, now=NOW + 90 * DAY, settings=SETTINGS)) is RenewLeaf
 
     @pytest.mark.parametrize(
-        ("now", "want"),
+        ("now", "stored_for", "want"),
         [
-            pytest.param(NOW, Keep, id="at once"),
-            pytest.param(NOW + 90 * DAY - SECOND, Keep, id="its last leaf has ALMOST expired"),
-            pytest.param(NOW + 90 * DAY, DropOldCA, id="its last leaf has JUST expired"),
+            pytest.param(NOW, DAY, Keep, id="at once"),
+            pytest.param(NOW + 90 * DAY - SECOND, DAY, Keep, id="its last leaf has ALMOST expired"),
+            pytest.param(NOW + 90 * DAY, 60 * SECOND, DropOldCA, id="its last leaf has JUST expired"),
+            pytest.param(NOW + 90 * DAY, 59 * SECOND, Keep, id="its replicas ALMOST had time for the new leaf"),
         ],
     )
-    def test_the_old_ca_goes_when_its_last_leaf_has_expired(self, now: datetime, want: type[Action]) -> None:
+    def test_the_old_ca_goes_when_its_last_leaf_has_expired(
+        self, now: datetime, stored_for: timedelta, want: type[Action]
+    ) -> None:
         state = rotated()
         # Renewed meanwhile, so that nothing but the old CA is to be decided on.
         state = advance(state, RenewLeaf(""), now=now, settings=SETTINGS)
-        action = decide(state, now=now, settings=SETTINGS)
+        action = decide(state, now=now, settings=SETTINGS, observed=seen(state, stored_for=stored_for))
         assert type(action) is want
         if isinstance(action, DropOldCA):
             after = advance(state, action, now=now, settings=SETTINGS)
@@ -224,17 +242,29 @@ class TestRotation:
         twice = advance(in_rotation(), RotateCA(""), now=NOW, settings=SETTINGS)
         assert type(decide(twice, now=NOW, settings=SETTINGS)) is Keep
         state, actions = settle(twice, now=NOW, settings=SETTINGS, observed=seen(twice))
-        assert kinds(actions) == ["RenewLeaf", "DropOldCA", "Keep"]
+        assert kinds(actions) == ["RenewLeaf", "Keep"]
+        state, actions = settle(state, now=NOW, settings=SETTINGS, observed=seen(state, stored_for=60 * SECOND))
+        assert kinds(actions) == ["DropOldCA", "Keep"]
         assert state.authorities[1:] == FRESH.authorities
 
     def test_cas_of_a_clock_that_ran_ahead_go(self) -> None:
         ahead, _ = settle(FRESH, now=NOW + 400 * DAY, settings=SETTINGS)
+        ahead, _ = settle(ahead, now=NOW + 400 * DAY, settings=SETTINGS, observed=seen(ahead, stored_for=60 * SECOND))
         assert len(ahead.authorities) == 1
         back, actions = settle(ahead, now=NOW, settings=SETTINGS)
-        assert kinds(actions) == ["RotateCA", "RenewLeaf", "DropOldCA", "Keep"]
-        assert len(back.authorities) == 1
+        assert kinds(actions) == ["RotateCA", "RenewLeaf", "Keep"]
         assert back.leaf is not None
         assert back.leaf.not_after == NOW + 90 * DAY
+        back, actions = settle(back, now=NOW, settings=SETTINGS, observed=seen(back, stored_for=60 * SECOND))
+        assert kinds(actions) == ["DropOldCA", "Keep"]
+        assert len(back.authorities) == 1
+
+    def test_a_clock_that_comes_back_at_once_finds_the_old_ca_trusted(self) -> None:
+        ahead, actions = settle(FRESH, now=NOW + 400 * DAY, settings=SETTINGS)
+        assert kinds(actions) == ["RotateCA", "RenewLeaf", "Keep"]
+        assert actions[-1] == Keep("old CAs are dropped once the new leaf has been stored for 0:01:00")
+        back, _ = settle(ahead, now=NOW, settings=SETTINGS)
+        assert FRESH.authorities[0] in back.authorities
 
 
 class TestRequests:
@@ -287,6 +317,7 @@ class TestSettings:
             Settings(names=("a",), leaf_life=HOUR, ca_life=3 * HOUR),
             Settings(names=("a",), propagation=SECOND, adoption=9 * DAY),
             Settings(names=("a",), organization="x" * 50),
+            Settings(names=("a",), ca_life=3650 * DAY),
         ],
     )
     def test_floors_themselves_are_allowed_and_settle(self, good: Settings) -> None:
@@ -298,6 +329,7 @@ class TestSettings:
         ("changes", "problem"),
         [
             ({"names": ()}, "names: a serving certificate needs at least one name"),
+            ({"ca_life": 3650 * DAY + SECOND}, "ca_life: must be at most 3650 days, 0:00:00, not 3650 days, 0:00:01"),
             ({"organization": ""}, "organization: must have 1 to 50 characters, not 0"),
             ({"organization": "x" * 51}, "organization: must have 1 to 50 characters, not 51"),
             ({"leaf_life": HOUR - SECOND}, "leaf_life: must be at least 1:00:00, not 0:59:59"),
@@ -371,5 +403,7 @@ class TestLaws:
             before, now = state, now + step
             assert before.leaf is not None
             assert now < before.leaf.not_after
-            state, _ = settle(state, now=now, settings=SETTINGS, observed=seen(state))
+            for _ in range(2):
+                observed = seen(state, stored_for=60 * SECOND)
+                state, _ = settle(state, now=now, settings=SETTINGS, observed=observed)
             assert len(state.authorities) <= 2

@@ -9,6 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings as budget, strategies as st
 
 from certs.authority import issue_ca
@@ -161,6 +165,25 @@ class TestRotation:
             assert old not in parse_bundle(world.bundle()).certificates
             assert authorities(world) == 1
             assert read_secret(world.secret).state.requests == frozenset()
+            world.assert_all_well()
+
+        run(scenario)
+
+    def test_a_replica_that_slept_through_a_forced_rotation_has_nothing_to_wait_for(self) -> None:
+        """What it serves is trusted no more, so the new leaf can only be better."""
+
+        async def scenario() -> None:
+            world = World(2)
+            await world.rounds(2)
+            awake, asleep = world.replicas
+            world.lawful = False
+            await ask(world, Request.CA, Request.DROP_OLD)
+            for _ in range(7):
+                world.time.passes(20 * SECOND)
+                await awake.rotator.reconcile()
+            assert authorities(world) == 1
+            assert asleep.served != awake.served
+            await asleep.rotator.reconcile()
             world.assert_all_well()
 
         run(scenario)
@@ -333,6 +356,13 @@ class TestStoppedReplicas:
         run(scenario)
 
 
+def weak_certificate() -> bytes:
+    key = rsa.generate_private_key(65537, 1024)  # noqa: S505 - weak, as OpenSSL must find it
+    name = x509.Name([])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, START, START + DAY)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
 class TestHealing:
     """What others break is put right without a failed call where that is possible."""
 
@@ -375,6 +405,67 @@ class TestHealing:
                 assert read_secret(world.secret).state == before
             await world.rounds(3)
             world.assert_all_well()
+
+        run(scenario)
+
+    def test_a_leaf_made_in_haste_waits_where_the_one_before_is_good(self) -> None:
+        """A replica without a memory found no Secret; API servers may not know its CA yet."""
+
+        async def scenario() -> None:
+            world = World(2)
+            await world.rounds(2)
+            new, knowing = world.replicas
+            before = knowing.served
+            world.delete_secret()
+            new.restart()
+            await new.rotator.reconcile()
+            assert new.served != before
+            for _ in range(3):
+                await knowing.rotator.reconcile()
+                assert knowing.served == before
+                world.time.passes(10 * SECOND)
+            await knowing.rotator.reconcile()
+            assert knowing.served == new.served
+            world.assert_all_well()
+
+        run(scenario)
+
+    def test_a_new_leaf_waits_for_a_bundle_that_nobody_may_patch(self) -> None:
+        async def scenario() -> None:
+            world = World(2)
+            await world.rounds(2)
+            new, knowing = world.replicas
+            before = knowing.served
+            world.delete_secret()
+            new.restart()
+            world.cluster.refusals["patch configuration"] = RefusedError("no")
+            for _ in range(3):
+                world.time.passes(31 * SECOND)
+                for replica in (new, knowing):
+                    with pytest.raises(RefusedError):
+                        await replica.rotator.reconcile()
+            assert knowing.served == before
+            assert knowing.rotator.healthy()
+            assert not new.rotator.healthy()
+            world.cluster.refusals.clear()
+            await world.rounds(2)
+            world.assert_all_well()
+
+        run(scenario)
+
+    def test_a_chain_that_no_server_can_serve_is_left_out(self) -> None:
+        """OpenSSL refuses the whole pair for a weak certificate behind the leaf."""
+
+        async def scenario() -> None:
+            world = World(1)
+            await world.rounds(2)
+            leaf = world.replicas[0].served
+            text = base64.b64encode(leaf.certificate_pem + weak_certificate()).decode()
+            world.corrupt_secret(tls_crt=text)
+            world.replicas[0].restart()
+            await world.together()
+            world.assert_all_well()
+            assert world.replicas[0].served == leaf
 
         run(scenario)
 
@@ -535,6 +626,7 @@ class TestClocks:
                 await world.together()
                 await world.together()
                 world.assert_all_well()
+                await world.rounds(3)
                 assert authorities(world) == 1
 
         run(scenario)
@@ -645,9 +737,38 @@ class TestRunning:
         run(scenario)
         assert "certificates could not be reconciled: UnavailableError: no connection" in caplog.messages
 
+    def test_it_outlives_what_nobody_expected(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A server must go on serving whatever its certificates' reconciler meets."""
+
+        async def scenario() -> None:
+            world = World(1, pace=self.PACE)
+            (replica,) = world.replicas
+            task = asyncio.create_task(replica.rotator.run())
+            await self.until(replica.rotator.healthy)
+            served = replica.served
+            webhooks = world.cluster.configurations["ours"]["webhooks"]
+            # No API server lets it be: a webhook without a name.
+            world.cluster.configurations["ours"]["webhooks"] = [{**webhooks[0]} | {"name": 7, "clientConfig": 7}]
+            await self.until(lambda: replica.rotator.status.error.startswith("AttributeError: "))
+            assert replica.served == served
+            world.cluster.configurations["ours"]["webhooks"] = webhooks
+            await self.until(lambda: not replica.rotator.status.error)
+            task.cancel()
+
+        run(scenario)
+        assert "certificates could not be reconciled: this is a bug" in caplog.messages
+
+    def test_a_pace_that_leaves_replicas_behind_is_refused(self) -> None:
+        World(1, pace=replace(self.PACE, interval=15 * SECOND))
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+            World(1, pace=replace(self.PACE, interval=15 * SECOND + MILLISECOND))
+        assert str(caught.value) == (
+            "adoption: must be at least propagation and two intervals (0:01:00.002000), not 0:01:00"
+        )
+
     def test_it_can_be_woken(self) -> None:
         async def scenario() -> None:
-            world = World(1, pace=replace(self.PACE, interval=DAY))
+            world = World(1, settings=replace(SETTINGS, adoption=3 * DAY), pace=replace(self.PACE, interval=DAY))
             (replica,) = world.replicas
             task = asyncio.create_task(replica.rotator.run())
             await self.until(replica.rotator.healthy)

@@ -111,32 +111,39 @@ def test_no_secret_is_no_state_and_no_problem() -> None:
     assert (reading.state, reading.problems, reading.is_intact) == (State(), (), False)
 
 
-ODD_KEY = ec.generate_private_key(ec.SECP384R1())
-
-
-def leaf_with_another_curve() -> Pair:
-    """A leaf of our CA's for a P-384 key: nothing of ours issues such."""
+def odd_leaf(curve: ec.EllipticCurve, algorithm: hashes.SHA256 | hashes.SHA384) -> Pair:
+    """A leaf of our CA's as nothing of ours issues it."""
+    key = ec.generate_private_key(curve)
     signer = load_pem_private_key(FRESH.ca_key_pem or b"", password=None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     certificate = CertificateBuilder(
         issuer_name=FRESH.authorities[0].certificate.subject,
         subject_name=FRESH.authorities[0].certificate.subject,
-        public_key=ODD_KEY.public_key(),
+        public_key=key.public_key(),
         serial_number=1,
         not_valid_before=NOW,
         not_valid_after=NOW + DAY,
-    ).sign(signer, hashes.SHA256())
+    ).sign(signer, algorithm)
     return Pair(
         certificate=certificate,
         certificate_pem=certificate.public_bytes(Encoding.PEM),
-        key_pem=ODD_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
 
 
 OTHER = settle(State(), now=NOW, settings=SETTINGS)[0]
 assert FRESH.leaf is not None
 assert OTHER.leaf is not None
-ODD = leaf_with_another_curve()
+ODD = odd_leaf(ec.SECP384R1(), hashes.SHA256())
+ODD_HASH = odd_leaf(ec.SECP256R1(), hashes.SHA384())
+
+
+def test_a_chain_that_somebody_appended_is_left_out() -> None:
+    assert FRESH.leaf is not None
+    assert OTHER.leaf is not None
+    reading = read_secret(with_data(tls_crt=FRESH.leaf.certificate_pem + OTHER.leaf.certificate_pem))
+    assert reading.is_intact
+    assert reading.state == FRESH
 
 
 @pytest.mark.parametrize(
@@ -176,6 +183,12 @@ ODD = leaf_with_another_curve()
             {"leaf"},
             ["ca.key: is not the private key of the first certificate in ca.crt"],
             id="another CA's key",
+        ),
+        pytest.param(
+            with_data(tls_crt=ODD_HASH.certificate_pem, tls_key=ODD_HASH.key_pem),
+            {"ca"},
+            ["tls.crt: is not signed over SHA-256, so it is not ours"],
+            id="another hash",
         ),
         pytest.param(
             with_data(ca_crt=FRESH.bundle + OTHER.bundle[:99]),
@@ -300,7 +313,8 @@ def damaged(text: bytes) -> st.SearchStrategy[bytes]:
 
 def damaged_certificate(pem: bytes) -> st.SearchStrategy[bytes]:
     """Return *pem* with its DER damaged within, so that it looks whole."""
-    lines = pem.splitlines()
+    end = pem.index(b"-----END ")
+    lines = [*pem[:end].splitlines(), pem[end:].splitlines()[0]]
     der = base64.b64decode(b"".join(lines[1:-1]))
 
     def wrap(content: bytes) -> bytes:

@@ -78,6 +78,14 @@ def test_a_pair_outside_its_life_is_served_only_by_force(now: datetime) -> None:
     assert serving.pair == second
 
 
+def test_a_key_file_may_hold_certificates_too() -> None:
+    """Many tools write the key and the chain into one file; the certificate file says which one is served."""
+    serving, leaf = ServingCertificate(), new_leaf()
+    serving.replace(leaf.certificate_pem, leaf.key_pem + CA.certificate_pem, now=NOW)
+    assert serving.pair is not None
+    assert serving.pair.certificate == leaf.certificate
+
+
 def test_a_pair_that_openssl_refuses_changes_nothing() -> None:
     serving, first = ServingCertificate(), new_leaf()
     serve(serving, first)
