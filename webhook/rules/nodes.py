@@ -363,12 +363,15 @@ class NodeIndex:
                 return nodes if operator == "In" else self.everything & ~nodes
 
     def _field(self, requirement: Requirement) -> int:
-        """Only `metadata.name` In or NotIn exactly one value parses."""
+        """In and NotIn of exactly one value parse; a node has the field `metadata.name` alone, all others are empty."""
         values = requirement.values or ()
-        if requirement.key != "metadata.name" or len(values) != 1:
+        if len(values) != 1:
             return 0
-        node = self._nodes.get(values[0])
-        named = 1 << node.slot if node is not None else 0
+        if requirement.key == "metadata.name":
+            node = self._nodes.get(values[0])
+            named = 1 << node.slot if node is not None else 0
+        else:
+            named = 0 if values[0] else self.everything
         if requirement.operator == "In":
             return named
         return self.everything & ~named if requirement.operator == "NotIn" else 0

@@ -77,6 +77,10 @@ func main() {
 }
 
 func serve(ctx context.Context, input io.Reader, output io.Writer) error {
+	scheduler, err := newOracle(ctx)
+	if err != nil {
+		return err
+	}
 	reader := bufio.NewReaderSize(input, 1<<20)
 	writer := bufio.NewWriter(output)
 	encoder := json.NewEncoder(writer)
@@ -92,7 +96,7 @@ func serve(ctx context.Context, input io.Reader, output io.Writer) error {
 		if err := kjson.UnmarshalCaseSensitivePreserveInts(line, &asked); err != nil {
 			return err
 		}
-		answered, err := decide(ctx, asked)
+		answered, err := scheduler.decide(ctx, asked)
 		if err != nil {
 			return err
 		}
@@ -105,23 +109,39 @@ func serve(ctx context.Context, input io.Reader, output io.Writer) error {
 	}
 }
 
-func decide(ctx context.Context, asked question) (answer, error) {
-	snapshot := cache.NewSnapshot(nil, asked.Nodes)
-	all, err := profile(ctx, snapshot, allFilters)
-	if err != nil {
-		return answer{}, err
+// oracle holds two scheduler profiles, which see the cluster that was asked about last.
+type oracle struct {
+	cluster        *cluster
+	all, tolerated framework.Framework
+}
+
+// cluster is what the framework looks nodes up in, exchanged for each question: a framework has goroutines of its own
+// and is not made for one.
+type cluster struct {
+	fwk.SharedLister
+}
+
+func newOracle(ctx context.Context) (*oracle, error) {
+	made := &oracle{cluster: &cluster{SharedLister: cache.NewEmptySnapshot()}}
+	var err error
+	if made.all, err = profile(ctx, made.cluster, allFilters); err != nil {
+		return nil, err
 	}
-	some, err := profile(ctx, snapshot, tolerating)
-	if err != nil {
-		return answer{}, err
+	if made.tolerated, err = profile(ctx, made.cluster, tolerating); err != nil {
+		return nil, err
 	}
+	return made, nil
+}
+
+func (o *oracle) decide(ctx context.Context, asked question) (answer, error) {
+	o.cluster.SharedLister = cache.NewSnapshot(nil, asked.Nodes)
 	answered := answer{Pods: make([]verdict, 0, len(asked.Pods))}
 	for _, pod := range asked.Pods {
-		feasible, err := passing(ctx, all, pod)
+		feasible, err := passing(ctx, o.all, pod)
 		if err != nil {
 			return answer{}, err
 		}
-		tolerated, err := passing(ctx, some, pod)
+		tolerated, err := passing(ctx, o.tolerated, pod)
 		if err != nil {
 			return answer{}, err
 		}
@@ -135,7 +155,7 @@ func decide(ctx context.Context, asked question) (answer, error) {
 }
 
 // profile is a scheduler profile with the named filters out of the scheduler's own registry.
-func profile(ctx context.Context, snapshot *cache.Snapshot, filters []string) (framework.Framework, error) {
+func profile(ctx context.Context, nodes fwk.SharedLister, filters []string) (framework.Framework, error) {
 	enabled := config.PluginSet{}
 	for _, name := range filters {
 		enabled.Enabled = append(enabled.Enabled, config.Plugin{Name: name})
@@ -149,7 +169,7 @@ func profile(ctx context.Context, snapshot *cache.Snapshot, filters []string) (f
 			Filter:    enabled,
 		},
 		PluginConfig: []config.PluginConfig{{Name: names.NodeAffinity, Args: &config.NodeAffinityArgs{}}},
-	}, runtime.WithSnapshotSharedLister(snapshot))
+	}, runtime.WithSnapshotSharedLister(nodes))
 }
 
 // passing runs PreFilter and Filter as the scheduler does before it scores.
