@@ -79,6 +79,12 @@ PARTS: Final = {
             ldflags=_kubernetes("1.37.2"),
         ),
         Part(
+            name="kube-node-1.33",
+            module="kube133",
+            packages={"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager"},
+            ldflags=_kubernetes("1.33.13"),
+        ),
+        Part(
             name="filters-1.37",
             module="kube137",
             packages={"filters": "./cmd/filters"},
