@@ -90,6 +90,7 @@ PARTS: Final = {
             packages={"filters": "./cmd/filters"},
             sources=("go.mod", "go.sum", "cmd/filters/*.go"),
         ),
+        Part(name="helm", module="helm", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
         Part(
             name="istio-1.31",
             module="istio",

@@ -1,0 +1,105 @@
+"""The webhook as it is deployed: its own process, a ServiceAccount's token, and the rendered RBAC and configuration."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.parts.api import Api
+from tests.parts.kube import ControlPlane
+from tests.serve.server import Server
+
+OWN_NAMESPACE: Final = "client-ip-system"
+READY_SECONDS: Final = 30.0
+
+
+def render(*arguments: str) -> list[dict[str, Any]]:
+    """Return what `client-ip render` prints."""
+    command = [sys.executable, "-m", "webhook.cli", "render", *arguments]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return list(yaml.safe_load_all(printed))
+
+
+class Deployed:
+    """The server process against a control plane, registered with it."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane = plane
+        self._folder = folder
+        self._starts = 0
+        self.api = plane.client()
+        for namespace in (OWN_NAMESPACE, "istio-system"):
+            if self.api.find("v1", "Namespace", namespace) is None:
+                self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for document in render("crd", "rbac"):
+            self.api.apply(document)
+        self.kubeconfig = plane.service_account_kubeconfig(OWN_NAMESPACE, "client-ip-webhook")
+        self.server = self.start()
+
+    def start(self) -> Server:
+        """Start the process, register it, and return when it is ready and the API server calls it."""
+        self._starts += 1
+        folder = self._folder / f"run-{self._starts}"
+        self.server = Server(folder, "--kubeconfig", str(self.kubeconfig), "--drain-seconds", "0.2")
+        self.wait_ready()
+        self.register()
+        return self.server
+
+    def wait_ready(self) -> None:
+        """Wait until the server says that it is ready."""
+        eventually(lambda: self.server.probe("/readyz").status == 200, self.server.log.read_text)
+
+    def register(self, name: str = "client-ip-webhook") -> None:
+        """Apply the rendered configuration, and wait until the API server calls us."""
+        host, port = self.server.address
+        url = f"https://{host}:{port}/mutate"
+        (configuration,) = render("configuration", "--url", url, "--ca-file", str(self.server.ca))
+        configuration["metadata"]["name"] = name
+        self.api.apply(configuration)
+
+    def close(self) -> None:
+        """Stop the process and take its registration away."""
+        if self.api.find("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "client-ip-webhook"):
+            self.api.delete("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "client-ip-webhook")
+        code = self.server.stop()
+        log = self.server.log.read_text()
+        assert code == 0, log
+        assert "Traceback" not in log, log
+
+
+def eventually(reached: Callable[[], object], said: Callable[[], object] = str, seconds: float = READY_SECONDS) -> None:
+    """Wait until *reached* returns something true; *said* tells what is to be seen where it never does."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if reached():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {said()}")
+
+
+def namespace_of(api: Api, name: str, **labels: str) -> str:
+    """Create a namespace with *labels* (two underscores are a slash, one a dash or dot as our labels need)."""
+    named = {_LABELS[key]: value for key, value in labels.items()}
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": named}})
+    return name
+
+
+_LABELS: Final = {
+    "preserve": "client-ip.dev/preserve",
+    "injection": "istio-injection",
+    "enforce": "pod-security.kubernetes.io/enforce",
+}
+
+
+def pod(name: str, **spec: Any) -> dict[str, Any]:
+    """Return a pod of one container."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "app", "image": "registry.example.com/app:1"}], **spec},
+    }

@@ -1,0 +1,158 @@
+"""
+Explains something that runs in a cluster: why does my pod still see 127.0.0.6?
+
+Its controller's template is decided as it would be now, and set beside what its running pods got when they were made.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import click
+import msgspec
+
+from certs.kube import KubeError, NotFoundError
+from webhook.cli.explain import explained_json, explained_text
+from webhook.cli.manifests import Manifests, Subject
+from webhook.facts.collect import Collector, decode
+from webhook.facts.kube import KubeConfigInvalid
+from webhook.facts.once import ClusterUnreadable, collect_once, fetch
+from webhook.rules import wellknown
+from webhook.rules.decide import pod_of
+from webhook.rules.objects import GROUPS, Pod, Reviewed, Service
+from webhook.rules.sidecar import injected_mode, own_mode
+from webhook.rules.snapshot import Request
+
+KINDS: Final = {kind.lower(): kind for kind in GROUPS}
+MAX_OWNERS: Final = 4
+"""CronJob, Job, Pod: nothing is made in more steps."""
+
+
+def explain_running(
+    names: Sequence[str],
+    namespace: str,
+    kubeconfig: str | None,
+    context: str | None,
+    *,
+    now: datetime,
+    output: str,
+) -> None:
+    """Print the explanation of each KIND/NAME."""
+    try:
+        collector = collect_once(kubeconfig, context)
+        elements = [_explain(name, namespace, kubeconfig, context, collector, now, output) for name in names]
+    except KubeConfigInvalid as error:
+        raise click.UsageError(f"no cluster: {error}") from error
+    except (ClusterUnreadable, KubeError) as error:
+        raise click.ClickException(str(error)) from error
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(elements), indent=2).decode())
+
+
+def _explain(
+    name: str,
+    namespace: str,
+    kubeconfig: str | None,
+    context: str | None,
+    collector: Collector,
+    now: datetime,
+    output: str,
+) -> Mapping[str, Any]:
+    kind, _, called = name.partition("/")
+    kind = KINDS[kind.lower().removesuffix("s")]
+
+    def get(kind: str, called: str) -> dict[str, Any]:
+        (raw,) = fetch(kubeconfig, context, [_path(kind, namespace, called)])
+        found: dict[str, Any] = msgspec.json.decode(raw)
+        return {"apiVersion": f"{GROUPS[kind]}/v1".lstrip("/"), "kind": kind, **found}
+
+    try:
+        document = get(kind, called)
+    except NotFoundError as error:
+        raise click.UsageError(f"no {kind} {called} in namespace {namespace}") from error
+    controller = _controller(document, get)
+    subject = _subject(controller, namespace)
+    manifests = Manifests(subjects=(subject,), snapshot=collector.snapshot(), others=0, documents=())
+    pods = [] if kind == "Service" else _pods(document, namespace, kubeconfig, context)
+    if output == "json":
+        return {**explained_json(subject, manifests, now), "pods": [_as_is(pod) for pod in pods]}
+    if controller is not document:
+        click.echo(f"{kind} {namespace}/{called} is made by {controller['kind']} {controller['metadata']['name']}:")
+    click.echo(explained_text(subject, manifests, now))
+    for pod in pods:
+        as_is = _as_is(pod)
+        click.echo(f"  running: {as_is['name']} on {as_is['node'] or 'no node yet'}: {as_is['fact']}")
+    if pods:
+        click.echo("  A pod's mode is fixed when it is made: kubectl rollout restart makes new ones.\n")
+    return {}
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    group = GROUPS[kind]
+    prefix = f"/apis/{group}/v1" if group else "/api/v1"
+    return f"{prefix}/namespaces/{namespace}/{kind.lower()}s" + (f"/{name}" if name else "")
+
+
+def _controller(document: dict[str, Any], get: Any) -> dict[str, Any]:
+    """Return what made the object, as far up as we decide templates."""
+    for _ in range(MAX_OWNERS):
+        owners = document["metadata"].get("ownerReferences") or ()
+        owner = next((each for each in owners if each.get("controller") and each["kind"] in GROUPS), None)
+        if owner is None:
+            break
+        try:
+            document = get(owner["kind"], owner["name"])
+        except NotFoundError:
+            break
+    return document
+
+
+def _subject(document: dict[str, Any], namespace: str) -> Subject:
+    reviewed: Reviewed = decode(document, Reviewed)
+    kind, name = document["kind"], document["metadata"]["name"]
+    thing = reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed)
+    return Subject(
+        api_version=document["apiVersion"],
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        manifest=document,
+        request=Request(object=thing, operation="CREATE", namespace=namespace, name=name, kind=kind),
+    )
+
+
+def _pods(
+    document: Mapping[str, Any], namespace: str, kubeconfig: str | None, context: str | None
+) -> list[dict[str, Any]]:
+    """Return the pods that the object made, or the one that it is."""
+    if document["kind"] == "Pod":
+        return [dict(document)]
+    selector = document["spec"].get("selector", {}).get("matchLabels", {})
+    (raw,) = fetch(kubeconfig, context, [_path("Pod", namespace)])
+    items: list[dict[str, Any]] = msgspec.json.decode(raw)["items"]
+    return [
+        {"kind": "Pod", **item}
+        for item in items
+        if selector and selector.items() <= (item["metadata"].get("labels") or {}).items()
+    ]
+
+
+def _as_is(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a running pod got when it was made."""
+    pod: Pod = decode({**document, "kind": "Pod"}, Reviewed)
+    injected = injected_mode(pod)
+    method = (pod.metadata.labels or {}).get(wellknown.METHOD, "")
+    if injected is None:
+        fact, mode = "it has no sidecar: its peers are its callers", ""
+    else:
+        own = own_mode(pod.metadata.annotations or {})
+        mode = injected[0] or (own[0] if own is not None else "REDIRECT")
+        sees = "it sees its callers" if mode == "TPROXY" else "it sees 127.0.0.6"
+        fact = f"its proxy runs in {mode} mode: {sees}"
+    return {
+        "name": pod.metadata.name,
+        "node": pod.spec.node_name,
+        "mode": mode,
+        "method": method,
+        "fact": fact + (f" (decided: {method})" if method else " (not decided by this webhook)"),
+    }

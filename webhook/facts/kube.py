@@ -1,0 +1,246 @@
+"""
+The API server over aiohttp: requests and watches as bytes.
+
+The only file that imports `kubernetes`, and of that only configuration and credentials (its model classes cost
+126 MB). Its errors become those of `certs.kube`, so that one client serves the facts and the certificates.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from kubernetes.client.configuration import Configuration
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.incluster_config import load_incluster_config
+from kubernetes.config.kube_config import load_kube_config
+
+from certs.kube import ConflictError, KubeError, KubeObject, NotFoundError, RefusedError, UnavailableError
+
+log: Final = logging.getLogger(__name__)
+
+REQUEST_SECONDS: Final = 30.0
+TOKEN_SECONDS: Final = 30.0
+"""How long a token is used before its source is asked again: projected ones are replaced long before they expire."""
+SILENCE_SECONDS: Final = 120.0
+"""A watch brings a bookmark about once a minute; one that is silent for longer is taken for dead."""
+WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+JSON_PATCH: Final = "application/json-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+
+
+class KubeConfigInvalid(ValueError):  # noqa: N818  # an error's noun
+    """There is no kubeconfig, or it can't be used."""
+
+
+class GoneError(KubeError):
+    """410: the version is no longer kept; list again."""
+
+
+@dataclass(slots=True)
+class KubeClient:
+    """One connection pool to one API server, with credentials that are renewed."""
+
+    kubeconfig: str | None
+    context: str | None
+    configuration: Configuration
+    server_time: datetime | None = None
+    _session: aiohttp.ClientSession | None = None
+    _token: str | None = None
+    _token_at: float = field(default=float("-inf"))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        """
+        Return the answer's body.
+
+        Raises:
+            KubeError: The API server did not grant it, or did not answer.
+
+        """
+        data = None if body is None else msgspec.json.encode(body)
+        for attempt in (1, 2):
+            headers = await self._headers(renew=attempt == 2)
+            if data is not None:
+                headers["Content-Type"] = content_type
+            try:
+                async with self._open().request(
+                    method,
+                    self._url(path),
+                    params=query,
+                    data=data,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+                ) as response:
+                    answer = await response.read()
+                    self._hear(response)
+                    if response.status == 401 and attempt == 1:
+                        continue  # the token may have been replaced
+                    if response.status >= 400:
+                        raise _error(method, response.status, answer, content_type)
+                    return answer
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
+        raise AssertionError("the second attempt returns or raises")
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """
+        Yield the watch's events, one JSON text each, until the API server ends it.
+
+        Raises:
+            KubeError: Gone where the version is too old; Unavailable where the connection is lost.
+
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=SILENCE_SECONDS)
+        headers = await self._headers()
+        try:
+            async with self._open().get(
+                self._url(path), params={**query, "watch": "true"}, headers=headers, timeout=timeout
+            ) as response:
+                self._hear(response)
+                if response.status >= 400:
+                    self._token_at = float("-inf")
+                    raise _error("GET", response.status, await response.read(), "")
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"watch {path}: {str(error) or type(error).__name__}") from error
+
+    # --- What certs asks for (certs.kube.KubeApi)
+
+    async def get_secret(self, namespace: str, name: str) -> KubeObject:
+        """Read a Secret."""
+        return _object(await self.request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}"))
+
+    async def create_secret(self, namespace: str, secret: KubeObject) -> KubeObject:
+        """Create a Secret; Conflict where it exists."""
+        return _object(await self.request("POST", f"/api/v1/namespaces/{namespace}/secrets", body=secret))
+
+    async def replace_secret(self, namespace: str, name: str, secret: KubeObject) -> KubeObject:
+        """Replace a Secret if its resourceVersion is still the stored one, else Conflict."""
+        return _object(await self.request("PUT", f"/api/v1/namespaces/{namespace}/secrets/{name}", body=secret))
+
+    async def get_mutating_webhook_configuration(self, name: str) -> KubeObject:
+        """Read a MutatingWebhookConfiguration."""
+        return _object(await self.request("GET", f"{WEBHOOKS}/{name}"))
+
+    async def patch_mutating_webhook_configuration(
+        self, name: str, operations: Sequence[Mapping[str, Any]]
+    ) -> KubeObject:
+        """Apply a JSON patch; Conflict where a `test` fails."""
+        patched = await self.request("PATCH", f"{WEBHOOKS}/{name}", body=list(operations), content_type=JSON_PATCH)
+        return _object(patched)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._ssl(), limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+        return self._session
+
+    def _ssl(self) -> ssl.SSLContext:
+        configuration = self.configuration
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if not configuration.verify_ssl:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        return context
+
+    def _url(self, path: str) -> str:
+        return f"{self.configuration.host.rstrip('/')}{path}"
+
+    async def _headers(self, *, renew: bool = False) -> dict[str, str]:
+        if renew or time.monotonic() - self._token_at > TOKEN_SECONDS:
+            # In a thread: token files and exec plugins block.
+            self._token = await asyncio.to_thread(self._current_token, renew=renew)
+            self._token_at = time.monotonic()
+        return {"Authorization": self._token} if self._token else {}
+
+    def _current_token(self, *, renew: bool) -> str | None:
+        if renew:
+            self.configuration = _load(self.kubeconfig, self.context)
+        token: str | None = self.configuration.get_api_key_with_prefix("BearerToken")
+        return token.strip() if token else None
+
+    def _hear(self, response: aiohttp.ClientResponse) -> None:
+        date = response.headers.get("Date")
+        if date is not None:
+            self.server_time = parsedate_to_datetime(date).astimezone(UTC)
+
+
+def connect(kubeconfig: str | None, context: str | None) -> KubeClient:
+    """
+    Return a client of the kubeconfig's cluster, or of the one that this pod runs in; nothing is sent yet.
+
+    Raises:
+        KubeConfigInvalid: There is neither, or it can't be used.
+
+    """
+    return KubeClient(kubeconfig, context, _load(kubeconfig, context))
+
+
+def _load(kubeconfig: str | None, context: str | None) -> Configuration:
+    configuration = Configuration()
+    try:
+        if kubeconfig is None and context is None:
+            try:
+                load_incluster_config(client_configuration=configuration)
+            except ConfigException:
+                load_kube_config(client_configuration=configuration)
+        else:
+            load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
+    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        raise KubeConfigInvalid(f"the kubeconfig can't be used: {error}") from error
+    return configuration
+
+
+def _object(answer: bytes) -> KubeObject:
+    document: KubeObject = msgspec.json.decode(answer)
+    return document
+
+
+class _Status(msgspec.Struct, frozen=True):
+    message: str = ""
+    reason: str = ""
+
+
+def _error(method: str, status: int, answer: bytes, content_type: str) -> KubeError:
+    try:
+        message = msgspec.json.decode(answer, type=_Status).message
+    except msgspec.MsgspecError:
+        message = answer[:200].decode(errors="replace")
+    text = f"{status}: {message}"
+    # A JSON patch whose `test` fails is answered with 422.
+    if status == 409 or (status == 422 and method == "PATCH" and content_type == JSON_PATCH):
+        return ConflictError(text)
+    if status == 404:
+        return NotFoundError(text)
+    if status == 410:
+        return GoneError(text)
+    if status in {401, 408, 429} or status >= 500:
+        return UnavailableError(text)
+    return RefusedError(text)

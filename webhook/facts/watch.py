@@ -1,0 +1,500 @@
+"""
+Facts from a cluster: listed in pages, watched, listed again where the API server has forgotten the version.
+
+A lost API server changes nothing but the facts' age: the last snapshot stays in use. What a decision can do without
+(the CRD, ConfigMaps, Terway's evidence) may be absent or forbidden; it is said once, and asked for again.
+"""
+
+import asyncio
+import gc
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from certs.kube import KubeError, NotFoundError, RefusedError
+from webhook.facts.collect import KUBE_SYSTEM, TERWAY_CONFIG_MAP, TERWAY_DAEMON_SETS, Collector, FactError
+from webhook.facts.kube import APPLY_PATCH, GoneError, KubeClient
+from webhook.rules import wellknown
+from webhook.rules.nodes import Node, NodeIndexBuilder
+from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.sidecar import revisioned
+from webhook.rules.snapshot import Snapshot
+
+log: Final = logging.getLogger(__name__)
+
+PAGE: Final = 250
+"""Objects in a page: decoding one keeps the event loop for a few milliseconds at most."""
+SLICE: Final = 50
+"""Nodes that are indexed before the event loop may serve somebody else."""
+PUBLISH_SECONDS: Final = 0.05
+WATCH_SECONDS: Final = 300
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 15.0
+ABSENT_PAUSE: Final = 10.0
+TERWAY_SECONDS: Final = 300.0
+POLICIES: Final = f"/apis/{wellknown.POLICY_API_VERSION}/clientippolicies"
+FIELD_MANAGER: Final = "client-ip-webhook"
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    next_page: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] = msgspec.field(default_factory=list)
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Any(msgspec.Struct, frozen=True):
+    metadata: _Meta = _Meta()
+    code: int = 0
+    message: str = ""
+
+
+_page: Final = msgspec.json.Decoder(_Page)
+_event: Final = msgspec.json.Decoder(_Event)
+_any: Final = msgspec.json.Decoder(_Any)
+_node: Final = msgspec.json.Decoder(Node)
+
+
+@dataclass(slots=True)
+class Followed:
+    """One kind of object that is listed and watched."""
+
+    kind: str
+    path: str
+    replace: Callable[[list[msgspec.Raw]], Awaitable[None]]
+    put: Callable[[bytes], None]
+    remove: Callable[[_Meta], None]
+    query: Mapping[str, str] = field(default_factory=dict)
+    required: bool = True
+    synced: bool = False
+    tried: bool = False
+    """Listed, or known to be absent or forbidden."""
+    current_since: float | None = None
+    """Monotonic; None while it is watched."""
+
+
+class ClusterSource:
+    """The facts of a cluster, kept current by `run`."""
+
+    def __init__(self, client: KubeClient, *, own_namespace: str) -> None:
+        self._client = client
+        self._collector = Collector(own_namespace=own_namespace, nodes_synced=False)
+        self._snapshot = self._collector.snapshot()
+        self._changed = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[str, Followed] = {}
+        self._said: set[str] = set()
+        self._statuses: dict[str, Mapping[str, Any]] = {}
+        self._status_due = asyncio.Event()
+        collector = self._collector
+        self._follow_also(
+            Followed("nodes", "/api/v1/nodes", self._replace_nodes, self._put_node, self._drop_node),
+        )
+        self._follow_also(
+            Followed(
+                "namespaces",
+                "/api/v1/namespaces",
+                self._replacing(lambda: set(collector.namespaces), self._put_namespace, collector.remove_namespace),
+                self._put_namespace,
+                lambda meta: collector.remove_namespace(meta.name),
+            ),
+        )
+        self._follow_also(
+            Followed(
+                "injectors",
+                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+                self._replacing(lambda: set(collector.injectors), self._put_injector, collector.remove_configuration),
+                self._put_injector,
+                lambda meta: collector.remove_configuration(meta.name),
+            ),
+        )
+        self._follow_also(
+            Followed(
+                "policies",
+                POLICIES,
+                self._replacing(lambda: set(collector.stored_policies), self._put_policy, self._remove_policy),
+                self._put_policy,
+                lambda meta: self._remove_policy(meta.name),
+                required=False,
+            ),
+        )
+
+    # --- What the server sees (FactSource)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The facts in use."""
+        return self._snapshot
+
+    def missing(self) -> Sequence[str]:
+        """The required kinds that have not been listed yet."""
+        return [each.kind for each in self._followed.values() if each.required and not each.synced]
+
+    def untried(self) -> Sequence[str]:
+        """The kinds that have been neither listed nor found to be absent or forbidden."""
+        return [each.kind for each in self._followed.values() if not each.tried]
+
+    @property
+    def collector(self) -> Collector:
+        """The facts as they are known now."""
+        return self._collector
+
+    def ages(self) -> Mapping[str, float]:
+        """Seconds since each kind's watch was lost; 0 while it is watched."""
+        now = time.monotonic()
+        return {
+            each.kind: 0.0 if each.current_since is None else now - each.current_since
+            for each in self._followed.values()
+            if each.synced
+        }
+
+    @property
+    def policy_errors(self) -> Mapping[str, str]:
+        """What is wrong with which stored policy."""
+        return {name: str(error) for name, error in self._collector.policy_errors.items()}
+
+    async def run(self) -> None:
+        """Keep the facts current until cancelled."""
+        self._start("publish", self._publish)
+        self._start("terway", self._look_for_terway)
+        self._start("status", self._write_statuses)
+        for followed in list(self._followed.values()):
+            self._start_following(followed)
+        try:
+            while True:
+                await asyncio.sleep(1)
+                for name, task in list(self._tasks.items()):
+                    if task.done():
+                        del self._tasks[name]
+                        task.result()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            self._tasks.clear()
+            await self._client.close()
+
+    # --- Following one kind
+
+    def _follow_also(self, followed: Followed) -> None:
+        self._followed[followed.kind] = followed
+
+    def _start_following(self, followed: Followed) -> None:
+        self._start(f"follow {followed.kind}", lambda: self._follow(followed))
+
+    def _start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await work()
+
+        old = self._tasks.pop(name, None)
+        if old is not None:
+            old.cancel()
+        self._tasks[name] = asyncio.create_task(run(), name=name)
+
+    async def _follow(self, followed: Followed) -> None:
+        version = ""
+        failures = 0
+        while True:
+            try:
+                if not version:
+                    version = await self._list(followed)
+                    followed.synced = followed.tried = True
+                    self._said.discard(followed.kind)
+                followed.current_since = None
+                version = await self._watch(followed, version)
+                failures = 0
+                continue
+            except GoneError:
+                version = ""
+                continue
+            except NotFoundError:
+                await followed.replace([])
+                followed.tried = True
+                version, pause = "", ABSENT_PAUSE
+            except RefusedError as error:
+                self._say(followed.kind, f"{followed.kind} can't be read: {error}")
+                followed.tried = True
+                version, pause = "", ABSENT_PAUSE
+            except KubeError as error:
+                failures += 1
+                pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
+                log.log(logging.WARNING if failures in {3, 30} else logging.DEBUG, "%s: %s", followed.kind, error)
+            if followed.current_since is None:
+                followed.current_since = time.monotonic()
+            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311  # jitter, no secret
+
+    async def _list(self, followed: Followed) -> str:
+        """List in pages and replace what is known; return the version to watch from."""
+        items: list[msgspec.Raw] = []
+        query = {**followed.query, "limit": str(PAGE)}
+        while True:
+            page = _page.decode(await self._client.request("GET", followed.path, query=query))
+            items += page.items
+            if not page.metadata.next_page:
+                break
+            query = {**query, "continue": page.metadata.next_page}
+            await asyncio.sleep(0)
+        await followed.replace(items)
+        self._changed.set()
+        return page.metadata.resource_version
+
+    async def _watch(self, followed: Followed, version: str) -> str:
+        """Take events in until the API server ends the watch; return the version that is reached."""
+        query = {
+            **followed.query,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS + random.randrange(WATCH_SECONDS)),  # noqa: S311
+        }
+        try:
+            async for line in self._client.watch(followed.path, query):
+                event = _event.decode(line)
+                thing = _any.decode(event.object)
+                if event.type == "ERROR":
+                    if thing.code == 410:
+                        raise GoneError(thing.message)
+                    log.debug("%s: the watch ended: %s", followed.kind, thing.message)
+                    return version
+                version = thing.metadata.resource_version or version
+                if event.type == "BOOKMARK":
+                    continue
+                if event.type == "DELETED":
+                    followed.remove(thing.metadata)
+                else:
+                    self._take(followed, bytes(event.object))
+                self._changed.set()
+        except KubeError as error:
+            if isinstance(error, GoneError | NotFoundError | RefusedError):
+                raise
+            # The connection is lost, the version is not: go on from it.
+            if followed.current_since is None:
+                followed.current_since = time.monotonic()
+            log.debug("%s: %s", followed.kind, error)
+            await asyncio.sleep(FIRST_PAUSE * (0.5 + random.random()))  # noqa: S311
+        return version
+
+    def _take(self, followed: Followed, raw: bytes) -> None:
+        try:
+            followed.put(raw)
+        except (FactError, msgspec.MsgspecError) as error:
+            log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
+
+    def _say(self, key: str, text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            log.warning("%s", text)
+
+    def _replacing(
+        self,
+        known: Callable[[], set[str]],
+        put: Callable[[bytes], None],
+        remove: Callable[[str], None],
+    ) -> Callable[[list[msgspec.Raw]], Awaitable[None]]:
+        """Return what replaces all objects of a kind: those that are gone are removed, the others put."""
+
+        async def replace(items: list[msgspec.Raw]) -> None:
+            names = {_any.decode(item).metadata.name for item in items}
+            for name in known() - names:
+                remove(name)
+            for item in items:
+                try:
+                    put(bytes(item))
+                except (FactError, msgspec.MsgspecError) as error:
+                    log.warning("an object can't be read and is passed over: %s", error)
+
+        return replace
+
+    # --- Nodes
+
+    async def _replace_nodes(self, items: list[msgspec.Raw]) -> None:
+        """Build an index beside the one in use, in slices, so that nobody waits for it."""
+        builder = NodeIndexBuilder(self._collector.policies.default.node_rules)
+        for number, item in enumerate(items, start=1):
+            try:
+                builder.put(_node.decode(item))
+            except msgspec.MsgspecError as error:
+                log.warning("a node can't be read and is passed over: %s", error)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        self._collector.replace_nodes(builder)
+        self._collector.nodes_synced = True
+        # What was loaded stays: a full collection would walk it for nothing.
+        gc.freeze()
+
+    def _put_node(self, raw: bytes) -> None:
+        self._collector.put_node(_node.decode(raw))
+
+    def _drop_node(self, meta: _Meta) -> None:
+        self._collector.remove_node(meta.name)
+
+    # --- Namespaces, injectors, policies
+
+    def _put_namespace(self, raw: bytes) -> None:
+        self._collector.put_namespace(msgspec.json.decode(raw, type=Namespace))
+
+    def _put_injector(self, raw: bytes) -> None:
+        self._collector.put_configuration(msgspec.json.decode(raw, type=MutatingWebhookConfiguration))
+        self._follow_config_maps()
+
+    def _put_policy(self, raw: bytes) -> None:
+        document = msgspec.json.decode(raw)
+        self._collector.put_policy(document)
+        name = document["metadata"]["name"]
+        self._statuses[name] = document
+        self._status_due.set()
+        self._reclassify()
+
+    def _remove_policy(self, name: str) -> None:
+        self._collector.remove_policy(name)
+        self._statuses.pop(name, None)
+        self._reclassify()
+
+    def _reclassify(self) -> None:
+        """Other node rules: list the nodes again; the last index stays in use until then."""
+        if self._collector.rules_changed and "follow nodes" in self._tasks:
+            self._start_following(self._followed["nodes"])
+
+    # --- ConfigMaps of the injectors, by name, so that RBAC can name them
+
+    def _follow_config_maps(self) -> None:
+        wanted = {
+            (webhook.namespace, revisioned(base, webhook.revision))
+            for webhooks in self._collector.injectors.values()
+            for webhook in webhooks
+            for base in (wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP)
+        }
+        for namespace, name in sorted(wanted):
+            kind = f"configmap {namespace}/{name}"
+            if kind not in self._followed:
+                self._follow_also(self._config_map(kind, namespace, name))
+                self._start_following(self._followed[kind])
+
+    def _config_map(self, kind: str, namespace: str, name: str) -> Followed:
+        def put(raw: bytes) -> None:
+            self._collector.put_config_map(msgspec.json.decode(raw, type=ConfigMap))
+
+        def remove(_: str) -> None:
+            self._collector.remove_config_map(namespace, name)
+
+        return Followed(
+            kind,
+            f"/api/v1/namespaces/{namespace}/configmaps",
+            self._replacing(lambda: {name}, put, remove),
+            put,
+            lambda meta: remove(meta.name),
+            query={"fieldSelector": f"metadata.name={name}"},
+            required=False,
+        )
+
+    # --- Terway
+
+    async def _look_for_terway(self) -> None:
+        """The network plugin never changes in a cluster's life: once found it is not asked for again."""
+        places = [f"/apis/apps/v1/namespaces/{KUBE_SYSTEM}/daemonsets/{name}" for name in sorted(TERWAY_DAEMON_SETS)]
+        places.append(f"/api/v1/namespaces/{KUBE_SYSTEM}/configmaps/{TERWAY_CONFIG_MAP}")
+        while not self._collector.terway:
+            for place in places:
+                await self._look_at(place)
+            await asyncio.sleep(TERWAY_SECONDS if not self._collector.terway else 0)
+
+    async def _look_at(self, place: str) -> None:
+        try:
+            raw = await self._client.request("GET", place)
+        except NotFoundError:
+            return
+        except KubeError as error:
+            self._say("terway", f"whether Terway is there can't be told: {error}")
+            return
+        if "/daemonsets/" in place:
+            self._collector.put_daemon_set(msgspec.json.decode(raw, type=Namespace))
+        else:
+            self._collector.put_config_map(msgspec.json.decode(raw, type=ConfigMap))
+        self._changed.set()
+
+    # --- The snapshot and the policies' status
+
+    async def _publish(self) -> None:
+        """Make a new snapshot of what changed, at most twenty times a second."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._snapshot = self._collector.snapshot()
+            await asyncio.sleep(PUBLISH_SECONDS)
+
+    async def _write_statuses(self) -> None:
+        """Write each policy's condition Accepted, where it differs from what is stored."""
+        while True:
+            await self._status_due.wait()
+            self._status_due.clear()
+            for name, document in list(self._statuses.items()):
+                condition = self._accepted(name, document)
+                if condition is None:
+                    self._statuses.pop(name, None)
+                    continue
+                body = {
+                    "apiVersion": wellknown.POLICY_API_VERSION,
+                    "kind": wellknown.POLICY_KIND,
+                    "metadata": {"name": name},
+                    "status": {"conditions": [condition]},
+                }
+                query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+                try:
+                    await self._client.request(
+                        "PATCH", f"{POLICIES}/{name}/status", query=query, body=body, content_type=APPLY_PATCH
+                    )
+                    self._statuses.pop(name, None)
+                except NotFoundError:
+                    self._statuses.pop(name, None)
+                except RefusedError as error:
+                    self._statuses.pop(name, None)
+                    self._say("status", f"policies' status can't be written: {error}")
+                except KubeError as error:
+                    log.debug("a policy's status is written later: %s", error)
+                    self._status_due.set()
+            await asyncio.sleep(1)
+
+    def _accepted(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the condition to write, or None where it is stored already."""
+        error = self._collector.policy_errors.get(name)
+        generation = document["metadata"].get("generation", 0)
+        condition: dict[str, Any] = {
+            "type": "Accepted",
+            "status": "True" if error is None else "False",
+            "reason": "Valid" if error is None else "Invalid",
+            "message": "in force" if error is None else str(error)[:32768],
+            "observedGeneration": generation,
+        }
+        stored = next(
+            (
+                each
+                for each in document.get("status", {}).get("conditions", ())
+                if isinstance(each, Mapping) and each.get("type") == "Accepted"
+            ),
+            {},
+        )
+        if all(stored.get(key) == value for key, value in condition.items()):
+            return None
+        unchanged = stored.get("status") == condition["status"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition["lastTransitionTime"] = stored.get("lastTransitionTime", now) if unchanged else now
+        return condition
