@@ -11,6 +11,7 @@ import click
 import yaml
 from cryptography import x509
 
+from webhook.cli.envoyfilter import FORMS, GATEWAY, GATEWAYS, envoy_filter
 from webhook.rules import wellknown
 
 PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter")
@@ -176,46 +177,6 @@ def rbac(own_namespace: str, service_account: str = SERVICE) -> list[dict[str, A
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
 
 
-def envoy_filter(root_namespace: str = wellknown.ISTIO_SYSTEM) -> dict[str, Any]:
-    """
-    Return the EnvoyFilter of the fallback: it touches only the pods that carry our label.
-
-    In the mesh's root namespace, so that it holds in all. HTTP only; the application must read X-Forwarded-For.
-    """
-    manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    listener = {
-        "name": "virtualInbound",
-        "filterChain": {"filter": {"name": "envoy.filters.network.http_connection_manager"}},
-    }
-    return {
-        "apiVersion": "networking.istio.io/v1alpha3",
-        "kind": "EnvoyFilter",
-        "metadata": {
-            "name": "client-ip-x-forwarded-for",
-            "namespace": root_namespace,
-            "labels": {"app.kubernetes.io/name": SERVICE},
-        },
-        "spec": {
-            "workloadSelector": {"labels": {wellknown.METHOD: "x-forwarded-for"}},
-            "configPatches": [
-                {
-                    "applyTo": "NETWORK_FILTER",
-                    "match": {"context": "SIDECAR_INBOUND", "listener": listener},
-                    "patch": {
-                        "operation": "MERGE",
-                        "value": {
-                            "typed_config": {
-                                "@type": f"type.googleapis.com/{manager}",
-                                "use_remote_address": True,
-                            },
-                        },
-                    },
-                },
-            ],
-        },
-    }
-
-
 @click.command(
     "render",
     context_settings={"auto_envvar_prefix": "CLIENT_IP"},
@@ -224,7 +185,8 @@ Examples:
   client-ip render crd rbac | kubectl apply -f -
   client-ip render configuration --ca-file ca.pem | kubectl apply -f -
   client-ip render configuration --url https://10.0.0.7:8443/mutate --ca-file ca.pem
-  client-ip render envoyfilter | kubectl apply -f -""",
+  client-ip render envoyfilter | kubectl apply -f -
+  client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -""",
 )
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[crd|rbac|configuration|envoyfilter]...")
 @click.option("--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="Where the webhook runs.")
@@ -234,6 +196,23 @@ Examples:
     "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
 )
 @click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
+@click.option(
+    "--envoyfilter-form",
+    "form",
+    type=click.Choice(FORMS),
+    default=FORMS[0],
+    show_default=True,
+    help="append-caller leaves X-Forwarded-For of gateways alone; use-remote-address is Envoy's plain setting.",
+)
+@click.option(
+    "--gateway",
+    "gateways",
+    multiple=True,
+    default=GATEWAYS,
+    show_default=True,
+    metavar="NAMESPACE/SERVICEACCOUNT",
+    help="A gateway's identity, for append-caller; * stands for anything. Repeatable.",
+)
 def command(
     *,
     parts: tuple[str, ...],
@@ -242,6 +221,8 @@ def command(
     port: int,
     ca_file: Path | None,
     root_namespace: str,
+    form: str,
+    gateways: tuple[str, ...],
 ) -> None:
     """
     Print the manifests that the webhook needs in a cluster; all but the EnvoyFilter where no part is named.
@@ -249,6 +230,9 @@ def command(
     crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
     by URL. envoyfilter: the fallback for pods that can't be TPROXY.
     """
+    for gateway in gateways:
+        if GATEWAY.fullmatch(gateway) is None:
+            raise click.UsageError(f"--gateway {gateway!r} is no NAMESPACE/SERVICEACCOUNT")
     client_config: dict[str, Any] = (
         {"url": _url(url)}
         if url
@@ -260,7 +244,7 @@ def command(
         "crd": lambda: [crd()],
         "rbac": lambda: rbac(namespace),
         "configuration": lambda: [configuration(client_config, namespace)],
-        "envoyfilter": lambda: [envoy_filter(root_namespace)],
+        "envoyfilter": lambda: [envoy_filter(root_namespace, form=form, gateways=gateways)],
     }
     documents = [document for part in parts or PARTS[:3] for document in makers[part]()]
     yaml.dump_all(documents, sys.stdout, Dumper=_NoAliases, sort_keys=False, default_flow_style=False)
@@ -282,8 +266,15 @@ def _ca(path: Path) -> bytes:
 
 
 class _NoAliases(yaml.SafeDumper):
-    """Writes what is there twice twice: `&id001` is for machines."""
+    """Writes what is there twice twice (`&id001` is for machines), and text of several lines as such."""
 
     def ignore_aliases(self, _data: Any) -> bool:
         """Say that nothing is an alias."""
         return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_NoAliases.add_representer(str, _text)
