@@ -33,10 +33,10 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33
-	$(BIN)/pytest $(PYTEST) tests/unit tests/property tests/tls tests/serve tests/deploy tests/apiserver
+	$(BIN)/pytest $(PYTEST) tests/unit tests/tls tests/serve tests/apiserver
 
 test-fast: install-dev ## what needs no Go
-	$(BIN)/pytest $(PYTEST) tests/unit tests/property tests/tls tests/serve tests/deploy
+	$(BIN)/pytest $(PYTEST) tests/unit tests/tls tests/serve
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate

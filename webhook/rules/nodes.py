@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,7 +33,9 @@ from webhook.rules.selectors import (
 FEW: Final = 16
 """Values held by at most this many nodes keep a tuple of slots: a bitset for each hostname cost 176 MB at 50,000."""
 
-Few = tuple[int, ...]
+Few: TypeAlias = tuple[int, ...]
+TaintKey: TypeAlias = tuple[str, str, int]
+"""A taint's key and effect, and which of those it is."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
@@ -155,7 +157,7 @@ class IndexedNode:
 
     slot: int
     labels: Mapping[str, str]
-    taints: tuple[tuple[str, str, str], ...]
+    taints: tuple[tuple[TaintKey, str], ...]
     unschedulable: bool
     os_image: str
     compatibility: Compatibility
@@ -233,7 +235,7 @@ class NodeIndex:
         nodes: dict[str, IndexedNode],
         by_slot: list[str | None],
         keys: dict[str, _Key],
-        taints: dict[tuple[str, str], _Key],
+        taints: dict[TaintKey, _Key],
         everything: int,
         cordoned: int,
         supported: int,
@@ -285,7 +287,7 @@ class NodeIndex:
             tolerates(each, key=wellknown.UNSCHEDULABLE_TAINT, value="", effect="NoSchedule") for each in tolerations
         ):
             allowed &= ~self.cordoned
-        for (key, effect), holders in self._taints.items():
+        for (key, effect, _), holders in self._taints.items():
             allowed &= ~self._repelled(key, effect, holders, tolerations)
         return allowed
 
@@ -410,6 +412,21 @@ class _Table(Generic[K]):
         return held
 
 
+def _repelling(taints: Iterable[Taint], transient: frozenset[str]) -> tuple[tuple[TaintKey, str], ...]:
+    """
+    Return the taints that repel, by key.
+
+    The API server takes one taint of a key and effect; a file may hold two, and each then repels by itself: so they
+    are numbered.
+    """
+    found: list[tuple[TaintKey, str]] = []
+    for taint in taints:
+        if taint.effect in {"NoSchedule", "NoExecute"} and taint.key not in transient:
+            number = sum(1 for (key, effect, _), _ in found if (key, effect) == (taint.key, taint.effect))
+            found.append(((taint.key, taint.effect, number), taint.value))
+    return tuple(found)
+
+
 class NodeIndexBuilder:
     """
     Makes the next `NodeIndex` from the last one (or from nothing) by putting and removing nodes.
@@ -426,7 +443,7 @@ class NodeIndexBuilder:
         self._by_slot = list(base._by_slot) if base is not None else []  # noqa: SLF001
         self._free = [slot for slot, name in enumerate(self._by_slot) if name is None]
         self._keys: _Table[str] = _Table(base._keys if base is not None else {})  # noqa: SLF001
-        self._taints: _Table[tuple[str, str]] = _Table(base._taints if base is not None else {})  # noqa: SLF001
+        self._taints: _Table[TaintKey] = _Table(base._taints if base is not None else {})  # noqa: SLF001
         self._everything = base.everything if base is not None else 0
         self._cordoned = base.cordoned if base is not None else 0
         self._supported = base.supported if base is not None else 0
@@ -480,11 +497,7 @@ class NodeIndexBuilder:
     def _entry(self, node: Node, slot: int) -> IndexedNode:
         spec = node.spec or NodeSpec()
         info = node.status.node_info if node.status is not None else None
-        taints = tuple(
-            (taint.key, taint.effect, taint.value)
-            for taint in spec.taints or ()
-            if taint.effect in {"NoSchedule", "NoExecute"} and taint.key not in self.rules.transient_taints
-        )
+        taints = _repelling(spec.taints or (), self.rules.transient_taints)
         return IndexedNode(
             slot,
             node.metadata.labels or {},
@@ -512,8 +525,8 @@ class NodeIndexBuilder:
             self._supported |= bit
         for key, value in entry.labels.items():
             self._keys.add(key, value, entry.slot)
-        for key, effect, value in entry.taints:
-            self._taints.add((key, effect), value, entry.slot)
+        for taint, value in entry.taints:
+            self._taints.add(taint, value, entry.slot)
 
     def _unlink(self, entry: IndexedNode) -> None:
         rest = ~(1 << entry.slot)
@@ -522,8 +535,8 @@ class NodeIndexBuilder:
         self._supported &= rest
         for key, value in entry.labels.items():
             self._keys.discard(key, value, entry.slot)
-        for key, effect, value in entry.taints:
-            self._taints.discard((key, effect), value, entry.slot)
+        for taint, value in entry.taints:
+            self._taints.discard(taint, value, entry.slot)
 
 
 def index_nodes(nodes: Iterable[Node], rules: NodeRules) -> NodeIndex:
