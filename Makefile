@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast gate lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +37,14 @@ test: install-dev ## everything that needs no root: unit, property, TLS, and a r
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) tests/unit tests/tls tests/serve
+
+proof: install-dev ## a real Istio and a real kernel: the application sees its client (root; built once, minutes)
+	$(BIN)/python -m tests.proof.preflight
+	$(BIN)/python -m tests.parts.build kube-1.37 kube-node-1.37 istio-1.31
+	$(BIN)/pytest $(PYTEST) -q --tb=short tests/proof
+
+proof-clean: ## what a killed `make proof` left: its network namespaces and what runs in them (root)
+	$(BIN)/python -m tests.proof.preflight --clean
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from tests.parts.api import Reply
 from tests.parts.kube import CONTROLLERS, ControlPlane
 from tests.parts.process import Process, wait_until
+from tests.proof.ask import Unanswered, http_get
 from tests.proof.istiod import Istiod
 from tests.proof.kubeproxy import KubeProxy
 from tests.proof.namespaces import clean
@@ -25,6 +26,7 @@ from tests.proof.preflight import python_for_everyone
 from tests.proof.webhook import Webhook
 
 PRESERVE: Final = "client-ip.dev/preserve"
+INJECTED: Final = {"istio-injection": "enabled"}
 IMAGE: Final = "client-ip.example/app:1"
 HTTP_PORT: Final = 8080
 TCP_PORT: Final = 9000
@@ -134,12 +136,15 @@ class Lab:
         addresses.append({"type": "Hostname", "address": name})
         self.api.patch_status("v1", "Node", name, {"addresses": addresses})
 
-    def namespace(self, name: str, *, preserve: str | None = None, **labels: str) -> None:
+    def namespace(
+        self,
+        name: str,
+        *,
+        preserve: str | None = None,
+        labels: Mapping[str, str] = INJECTED,
+    ) -> None:
         """Make a namespace whose pods Istio injects, with what a pod of it needs to start."""
-        wanted = labels or {"istio-injection": "enabled"}
-        if preserve is not None:
-            wanted[PRESERVE] = preserve
-        wanted = {key.replace("__", "/").replace("_", "-"): value for key, value in wanted.items()}
+        wanted = {**labels, **({PRESERVE: preserve} if preserve else {})}
         self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": wanted}})
         for kind, each in (("ServiceAccount", "default"), ("ConfigMap", "istio-ca-root-cert")):
             self._wait_for(kind, name, each)
@@ -179,8 +184,8 @@ class Lab:
         self.create_pod(namespace, name, **how)
         return self.agent.run(namespace, name)
 
-    def service(self, namespace: str, name: str, *, headless: bool = False) -> str:
-        """Make a Service in both families in front of the pods labelled app=NAME; return its ClusterIP, or ""."""
+    def service(self, namespace: str, name: str, *, headless: bool = False) -> list[str]:
+        """Make a Service in both families in front of the pods labelled app=NAME; return its ClusterIPs."""
         spec: dict[str, Any] = {
             "selector": {"app": name},
             "ipFamilyPolicy": "PreferDualStack",
@@ -193,18 +198,27 @@ class Lab:
             spec["clusterIP"] = "None"
         metadata = {"name": f"{name}-headless" if headless else name, "namespace": namespace}
         made = self.api.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-        return "" if headless else str(made["spec"]["clusterIP"])
+        addresses: list[str] = made["spec"]["clusterIPs"]
+        return addresses
 
-    def decision(self, name: str, *, verb: str = "create") -> dict[str, str]:
-        """Return what our webhook said of an object in the API server's audit log, newest first."""
+    def decision(self, namespace: str, name: str, *, resource: str = "pods", verb: str = "create") -> dict[str, str]:
+        """Return what our webhook said of the last such write, in the API server's audit log."""
 
         def found() -> dict[str, str]:
-            for event in reversed(self.plane.audit_events(verb=verb)):
-                response = event.get("objectRef", {})
+            wanted = {"objectRef__resource": resource, "objectRef__name": name, "objectRef__namespace": namespace}
+            for event in reversed(self.plane.audit_events(verb=verb, **wanted)):
                 annotations = event.get("annotations", {})
                 ours = {key.split("/")[1]: value for key, value in annotations.items() if ".client-ip.dev/" in key}
-                if response.get("name") == name and ours:
+                if ours:
                     return ours
             return {}
 
-        return wait_until(found, what=f"the audit log to tell our decision on {name}", seconds=5)
+        return wait_until(found, what=f"the audit log to tell our decision on {namespace}/{name}", seconds=5)
+
+    def reachable(self, netns: str, address: str, port: int) -> None:
+        """Wait until a Service's address answers: kube-proxy and istiod hear of it a moment later than we."""
+
+        def answered() -> bool:
+            return http_get(netns, address, port, "/ready").status == 200
+
+        wait_until(answered, what=f"{address}:{port} to answer in {netns}", passing=(Unanswered,), seconds=20)

@@ -9,7 +9,7 @@ Each node routes to its own pods (10.88.N.0/24, one veth and one host route a po
 the other nodes' over the network between them. The load balancer's address is routed to node-1.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from tests.proof.namespaces import PREFIX, Namespace, connect
@@ -34,8 +34,6 @@ class Node:
     name: str
     number: int
     namespace: Namespace
-    pods: int = field(default=0)
-    """How many addresses are given away."""
 
     @property
     def address(self) -> str:
@@ -67,10 +65,8 @@ class Node:
         """Likewise of IPv6."""
         return f"fd00:88:{self.number}::/64"
 
-    def add_pod(self, name: str) -> tuple[Namespace, tuple[str, str]]:
-        """Make a pod's namespace with a way to everywhere; return it with its addresses."""
-        self.pods += 1
-        host = 9 + self.pods
+    def add_pod(self, name: str, host: int) -> tuple[Namespace, tuple[str, str]]:
+        """Make a pod's namespace with a way to everywhere; return it with its addresses, which end with *host*."""
         address, address6 = f"10.88.{self.number}.{host}", f"fd00:88:{self.number}::{host}"
         pod, link = Namespace(f"{PREFIX}{name}"), f"pod{host}"
         pod.create(HOSTS)

@@ -6,6 +6,7 @@ capabilities; where the sidecar listens for its probe; which mode istio-cni is t
 injector was made to write, rightly or wrongly, is what the traffic shows.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -52,6 +53,15 @@ class RunningPod:
         """Its sidecar, or its gateway's proxy."""
         return self.processes["istio-proxy"]
 
+    @property
+    def mode(self) -> str:
+        """The mode that its init container was given, which is what is in effect."""
+        containers = self.stored["spec"].get("initContainers", [])
+        arguments = next(
+            (each["args"] for each in containers if each["name"] in {"istio-init", "istio-validation"}), None
+        )
+        return "no sidecar" if arguments is None else str(arguments[arguments.index("-m") + 1])
+
     def access_log(self) -> list[dict[str, Any]]:
         """Return the lines of Envoy's access log so far."""
         lines = self.proxy.log.read_text(errors="replace").splitlines()
@@ -81,6 +91,7 @@ class NodeAgent:
         self._folder = folder
         self._nodes = nodes
         self._pods: dict[tuple[str, str], RunningPod] = {}
+        self._hosts = itertools.count(10)
         self._bin = folder / "bin"
         self._bin.mkdir(mode=0o755)
         # Caches lie under homes that only their owner can enter; the sidecar is another user.
@@ -100,7 +111,10 @@ class NodeAgent:
             lambda: self._bound(namespace, name), what=f"kube-scheduler to place {namespace}/{name}", seconds=30
         )
         node = self._nodes[pod["spec"]["nodeName"]]
-        netns, addresses = node.add_pod(f"{namespace}-{name}")
+        # One count for all nodes: an address tells the same wherever the scheduler put an earlier pod.
+        netns, addresses = node.add_pod(f"{namespace}-{name}", next(self._hosts))
+        for setting in pod["spec"].get("securityContext", {}).get("sysctls", []):
+            netns.sysctl(**{setting["name"].replace(".", "__"): setting["value"]})
         ips, host_ips = [{"ip": each} for each in addresses], [{"ip": node.address}, {"ip": node.address6}]
         status = {"phase": "Running", "podIP": addresses[0], "podIPs": ips}
         status |= {"hostIP": node.address, "hostIPs": host_ips}

@@ -123,9 +123,16 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _markdown_table(rows: Sequence[Row]) -> str:
+    """Return *rows* as a table; neighbours that differ in their check alone share a line."""
+    lines: list[list[str]] = []
+    for row in rows:
+        line = [row.traffic, row.mode, row.check, row.seen]
+        if lines and [*lines[-1][:2], lines[-1][3]] == [row.traffic, row.mode, row.seen]:
+            lines[-1][2] += f"; {row.check}"
+        else:
+            lines.append(line)
     head = ["| traffic | mode | check | seen, as expected |", "|---|---|---|---|"]
-    cells = [[row.traffic, row.mode, row.check, row.seen] for row in rows]
-    return "\n".join([*head, *("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in cells)]) + "\n"
+    return "\n".join([*head, *("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)]) + "\n"
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,155 @@
+"""
+The lab, once for all tests of this folder, and the report at the end.
+
+Run it by `make proof`. Whatever is missing fails the run by name; whatever is interrupted is cleaned up.
+"""
+
+import fcntl
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import pytest
+
+from tests.parts.build import ROOT, cache
+from tests.proof import preflight
+from tests.proof.lab import Lab
+from tests.proof.namespaces import host_state, leftovers
+from tests.proof.network import OUTSIDE
+from tests.proof.node_agent import RunningPod
+from tests.proof.report import Report, table
+
+JSON: Final = ROOT / "build" / "proof.json"
+MARKDOWN: Final = ROOT / "docs" / "proof.md"
+LOGS: Final = ROOT / "build" / "proof-logs"
+REPORT: Final = pytest.StashKey[Report]()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callers:
+    """Who asks: nobody's label makes any of them special."""
+
+    plain: RunningPod
+    """A pod without a sidecar."""
+    sidecar: RunningPod
+    """A pod with one, so that its calls are mTLS."""
+    outside: str
+    """The network namespace of the client outside the cluster."""
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt(f"signal {number}")
+
+
+@pytest.fixture(scope="session")
+def host_before() -> dict[str, list[str]]:
+    """The machine's own rules, routes and interfaces before anything started."""
+    lacking = preflight.missing()
+    if lacking:
+        pytest.fail("make proof lacks:\n  " + "\n  ".join(lacking), pytrace=False)
+    return host_state()
+
+
+@pytest.fixture(scope="session")
+def lab(host_before: dict[str, list[str]], request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab; only one on a machine, since its namespaces have fixed names."""
+    signal.signal(signal.SIGTERM, _terminated)
+    cache().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="client-ip-proof-"))
+    folder.chmod(0o755)  # the sidecar is another user
+    with (cache() / "proof.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail("another make proof runs on this machine", pytrace=False)
+        try:
+            with Lab(folder) as running:
+                yield running
+        finally:
+            shutil.rmtree(LOGS, ignore_errors=True)
+            shutil.copytree(folder / "log", LOGS)
+            shutil.rmtree(folder)
+    left = [each.name for each in leftovers()]
+    assert not left, f"namespaces are left: {left}"
+    assert host_state() == host_before, "the machine's own rules, routes or interfaces have changed"
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Report:
+    """Where tests write what they see."""
+    made = Report()
+    request.config.stash[REPORT] = made
+    return made
+
+
+@pytest.fixture(scope="session")
+def callers(lab: Lab, report: Report) -> Callers:
+    """Who asks."""
+    lab.namespace("plain", labels={})
+    lab.namespace("callers")
+    plain = lab.start_pod("plain", "plain")
+    sidecar = lab.start_pod("callers", "caller")
+    report.names.add("the pod without a sidecar", plain.address, plain.address6)
+    report.names.add("the caller with a sidecar", sidecar.address, sidecar.address6)
+    report.names.add("Envoy", "127.0.0.6", "::6")
+    for name, node in lab.network.nodes.items():
+        report.names.add(name, node.address, node.address6, node.gateway)
+    for _, client in OUTSIDE.values():
+        report.names.add("the client outside", client)
+    return Callers(plain=plain, sidecar=sidecar, outside=lab.network.client.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """The application in a namespace, with its Services."""
+
+    pod: RunningPod
+    cluster_ips: tuple[str, str]
+
+
+def start_app(lab: Lab, report: Report, callers: Callers, namespace: str) -> App:
+    """Start the application in *namespace*, with a normal and a headless Service."""
+    pod = lab.start_pod(namespace, "app")
+    first, second = lab.service(namespace, "app")
+    lab.service(namespace, "app", headless=True)
+    for address in (first, second):
+        lab.reachable(callers.plain.netns.name, address, 80)
+    report.names.add(f"the application in {namespace}", pod.address, pod.address6)
+    return App(pod=pod, cluster_ips=(first, second))
+
+
+@pytest.fixture(scope="session")
+def before(lab: Lab, report: Report, callers: Callers) -> App:
+    """The application in a namespace without our label."""
+    lab.namespace("before")
+    return start_app(lab, report, callers, "before")
+
+
+@pytest.fixture(scope="session")
+def after(lab: Lab, report: Report, callers: Callers) -> App:
+    """The same in a namespace with it; nothing else differs."""
+    lab.namespace("after", preserve="enabled")
+    return start_app(lab, report, callers, "after")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write what was seen; the document only where everything was asked and good."""
+    report = session.config.stash.get(REPORT, None)
+    if report is None or not report.rows:
+        return
+    options: Any = session.config.option
+    everything = not options.keyword and exitstatus == 0 and session.testscollected == len(report.chapters)
+    report.write(JSON, MARKDOWN if everything else None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table."""
+    report = config.stash.get(REPORT, None)
+    if report is not None and report.rows:
+        terminalreporter.section("the proof")
+        terminalreporter.write_line(table(report.rows))
+        terminalreporter.write_line(f"\n{len(report.rows)} rows: {JSON.relative_to(ROOT)}")
