@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from webhook.facts.collect import Collector, FactError
-from webhook.facts.yamls import Document, YAMLInvalid, documents, json_documents
 from webhook.rules import wellknown
 from webhook.rules.policy_document import PolicyInvalid, read_policy
+from webhook.rules.yamls import Document, YAMLInvalid, documents, json_documents
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 512 << 20
@@ -104,7 +104,7 @@ def read(name: str, text: bytes, problems: list[Problem]) -> Iterator[Found]:
     try:
         yield from _read(name, text, problems)
     except YAMLInvalid as error:
-        problems.append(Problem(file=name, line=error.line, message=str(error)))
+        problems.append(Problem(file=name, document=error.document, line=error.line, message=str(error)))
     except UnicodeDecodeError as error:
         problems.append(Problem(file=name, message=f"not UTF-8: {error.reason} at byte {error.start}"))
 
@@ -140,7 +140,7 @@ def _objects(name: str, document: Document, value: Any, prefix: str, problems: l
         return
     api_version, kind = value["apiVersion"], value["kind"]
     if kind.endswith("List") and "items" in value:
-        items = value["items"]
+        items = value["items"] or []  # an empty list of Go's is null
         if not isinstance(items, list):
             problem("items", "must be a list")
             return

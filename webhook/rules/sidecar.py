@@ -6,22 +6,24 @@ Two layers, as in Istio: the API server matches the injector's webhook by namesp
 (`injectRequired`, pkg/kube/inject/inject.go:201-315). Line numbers are of istio/istio 86c9f01fd735.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-import yaml
 
 from webhook.rules import wellknown
 from webhook.rules.objects import ConfigMap, Container, EnvVar, MutatingWebhookConfiguration, Pod, Webhook
-from webhook.rules.selectors import LabelSelector, LabelSelectorSpec, SelectorError, label_selector
+from webhook.rules.selectors import EVERYTHING, LabelSelector, LabelSelectorSpec, SelectorError, label_selector
+from webhook.rules.yamls import documents
 
 Labels = Mapping[str, str]
 
 UNCAPTURED_TEMPLATES: Final = frozenset({"gateway", "grpc-simple", "grpc-agent", "waypoint", "kube-gateway"})
 """Istio's own templates that set no inbound rules: TPROXY means nothing to them, or breaks them."""
 KNOWN_TEMPLATES: Final = UNCAPTURED_TEMPLATES | {"sidecar"}
+_MODE_NUMBERS: Final = {0: "REDIRECT", 1: "TPROXY", 2: "NONE"}
+"""mesh/v1alpha1/proxy.proto, InboundInterceptionMode."""
 MODES: Final = frozenset({"REDIRECT", "TPROXY", "NONE"})
 """What Istio takes, in upper case alone (pkg/kube/inject/validate.go:91-100); it refuses a pod with any other."""
 
@@ -53,6 +55,8 @@ class InjectorConfig:
     always: tuple[LabelSelector, ...] = ()
     default_templates: tuple[str, ...] = ("sidecar",)
     templates: frozenset[str] = KNOWN_TEMPLATES
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names that stand for other templates (`resolveAliases`)."""
 
 
 _ONLY_SIDECAR: Final = ("sidecar",)
@@ -148,22 +152,28 @@ def injector_config(config_map: ConfigMap) -> InjectorConfig:
     Return what an `istio-sidecar-injector` ConfigMap's key `config` says.
 
     Raises:
-        ValueError: It is no YAML mapping, or one of its selectors is invalid.
+        ValueError: It is no YAML mapping, or one of its fields is of another type than Istio's.
 
     """
     document = _mapping((config_map.data or {}).get("config", ""))
-    templates = document.get("templates")
-    names = frozenset(map(str, templates)) if isinstance(templates, Mapping) else KNOWN_TEMPLATES
-    aliases = document.get("aliases")
-    if isinstance(aliases, Mapping):
-        names |= frozenset(map(str, aliases))
+    config = msgspec.convert({key: value for key, value in document.items() if value is not None}, type=_Config)
     return InjectorConfig(
-        enabled=document.get("policy", "enabled") != "disabled",
-        never=_selectors(document.get("neverInjectSelector")),
-        always=_selectors(document.get("alwaysInjectSelector")),
-        default_templates=tuple(map(str, document.get("defaultTemplates") or ("sidecar",))),
-        templates=names,
+        enabled=config.policy == "enabled",
+        never=tuple(_selectors(config.never_inject_selector)),
+        always=tuple(_selectors(config.always_inject_selector)),
+        default_templates=tuple(config.default_templates) or _ONLY_SIDECAR,
+        templates=frozenset(config.templates) if config.templates is not None else KNOWN_TEMPLATES,
+        aliases={name: tuple(names or ()) for name, names in config.aliases.items()},
     )
+
+
+class _Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    policy: str = "enabled"
+    never_inject_selector: list[LabelSelectorSpec] = []
+    always_inject_selector: list[LabelSelectorSpec] = []
+    default_templates: list[str] = []
+    templates: dict[str, Any] | None = None
+    aliases: dict[str, list[str] | None] = {}
 
 
 def mesh_default_mode(config_map: ConfigMap) -> str:
@@ -175,25 +185,44 @@ def mesh_default_mode(config_map: ConfigMap) -> str:
 
     """
     default = _mapping((config_map.data or {}).get("mesh", "")).get("defaultConfig")
-    mode = default.get("interceptionMode") if isinstance(default, Mapping) else None
-    return mode if isinstance(mode, str) and mode else "REDIRECT"
+    return (_stated_mode(default) if isinstance(default, Mapping) else None) or "REDIRECT"
 
 
-def _selectors(value: Any) -> tuple[LabelSelector, ...]:
-    specs = msgspec.convert(value or [], type=list[LabelSelectorSpec])
-    return tuple(label_selector(spec) for spec in specs)
+def _stated_mode(proxy_config: Mapping[str, Any]) -> str | None:
+    """
+    Return the interception mode of a ProxyConfig.
+
+    Protobuf's JSON takes a field by either of its names, and an enum by its number
+    (https://protobuf.dev/programming-guides/json/).
+    """
+    mode = proxy_config.get("interceptionMode", proxy_config.get("interception_mode"))
+    if isinstance(mode, int) and not isinstance(mode, bool):
+        return _MODE_NUMBERS.get(mode, str(mode))
+    return mode if isinstance(mode, str) else None
+
+
+def _selectors(specs: Iterable[LabelSelectorSpec]) -> Iterator[LabelSelector]:
+    """Yield those that istiod heeds: it passes over invalid and empty ones (inject.go:245-270)."""
+    for spec in specs:
+        try:
+            selector = label_selector(spec)
+        except SelectorError:
+            continue
+        if selector != EVERYTHING:
+            yield selector
+
+
+MAX_REPEATED: Final = 10_000
+"""Anyone who may create a pod writes these texts, and other reviews wait while one is read."""
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
-    try:
-        document = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"no YAML: {error}") from error
+    document = next(documents(text, max_repeated=MAX_REPEATED), None)
     if document is None:
         return {}
-    if not isinstance(document, Mapping):
+    if not isinstance(document.value, Mapping):
         raise TypeError("no mapping")
-    return document
+    return document.value
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,10 +285,12 @@ def _refused(labels: Labels, annotations: Labels, config: InjectorConfig) -> str
 
 
 def _templates(annotations: Labels, config: InjectorConfig) -> tuple[str, ...]:
+    """Return the templates that istiod renders (`selectTemplates`): an empty annotation names the template ''."""
     value = annotations.get(wellknown.TEMPLATES)
-    if not value:
-        return config.default_templates
-    return tuple(name.strip() for name in value.split(","))
+    names = config.default_templates if value is None else tuple(name.strip() for name in value.split(","))
+    if not config.aliases:
+        return names
+    return tuple(template for name in names for template in config.aliases.get(name, (name,)))
 
 
 def _why_not_called(namespace: Labels, labels: Labels, mesh: Mesh) -> str:
@@ -296,7 +327,10 @@ def injected_mode(pod: Pod) -> tuple[str | None, str] | None:
 
 
 def _mode_env(container: Container) -> str | None:
-    variables = msgspec.json.decode(container.env, type=list[EnvVar] | None)
+    try:
+        variables = msgspec.json.decode(container.env, type=list[EnvVar] | None)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""  # Nothing that the API server takes: as good as injected, so that nothing is patched.
     for variable in variables or ():
         if variable.name == wellknown.MODE_ENV:
             return variable.value or ""
@@ -305,15 +339,14 @@ def _mode_env(container: Container) -> str | None:
 
 def own_mode(annotations: Labels) -> tuple[str, str] | None:
     """Return the mode that the pod asks for itself and where, or None; the annotation beats proxy.istio.io/config."""
-    mode: Any = annotations.get(wellknown.INTERCEPTION_MODE)
+    mode = annotations.get(wellknown.INTERCEPTION_MODE)
     if mode is not None:
         return mode, f"annotation {wellknown.INTERCEPTION_MODE}={mode}"
-    if wellknown.PROXY_CONFIG not in annotations:
-        return None
+    text = annotations.get(wellknown.PROXY_CONFIG)
+    if text is None or ("interception" not in text and "\\" not in text):
+        return None  # Most such annotations speak of other things, and reading YAML is slow.
     try:
-        mode = _mapping(annotations[wellknown.PROXY_CONFIG]).get("interceptionMode")
+        mode = _stated_mode(_mapping(text))
     except (ValueError, TypeError):
         return None  # Istio refuses the pod for it; a mode it does not state.
-    if isinstance(mode, str):
-        return mode, f"annotation {wellknown.PROXY_CONFIG} sets interceptionMode {mode}"
-    return None
+    return None if mode is None else (mode, f"annotation {wellknown.PROXY_CONFIG} sets interceptionMode {mode}")

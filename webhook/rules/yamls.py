@@ -1,0 +1,266 @@
+"""
+YAML as kubectl reads it, with a line for every field.
+
+sigs.k8s.io/yaml reads YAML 1.1: `y`, `no` and `on` are booleans. It has no timestamps and no sexagesimal numbers, and
+takes a key that is there twice as an error. Text of any origin is safe to read: libyaml's events are put together here
+in a loop, since PyYAML's composer calls itself for each level and ends the process where text nests deeply enough.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+
+class YAMLInvalid(ValueError):  # noqa: N818  # an error's noun
+    """A document that can't be read; *line* counts from 1, 0 where it is not known, as *document* does."""
+
+    def __init__(self, message: str, line: int, document: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+        self.document = document
+
+
+MAX_DEPTH: Final = 200
+MAX_REPEATED: Final = 400_000
+"""Aliases can make a small file large: how many nodes of a document are read more than once is bounded."""
+
+_TRUE: Final = frozenset({"y", "yes", "true", "on"})
+_TAGS: Final = tuple(
+    (tag, re.compile(pattern), frozenset(first))
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        (
+            "bool",
+            r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+            list("yYnNtTfFoO"),
+        ),
+        ("int", r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", list("-+0123456789")),
+        (
+            "float",
+            r"[-+]?([0-9][0-9_]*)?\.?[0-9_]+([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*\.|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            list("-+0123456789."),
+        ),
+        ("merge", r"<<", ["<"]),
+    )
+)
+"""What a plain scalar means: the first tag whose pattern fits it, found by its first character."""
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A part of the text: a scalar's text with its tag, or what a sequence or mapping holds."""
+
+    line: int
+    tag: str = "str"
+    text: str = ""
+    items: "list[_Node] | None" = None
+    pairs: "list[tuple[_Node, _Node]] | None" = None
+    read: bool = False
+
+    def below(self, token: str) -> "tuple[int, _Node] | None":
+        """Return the field or item called *token*, and its line."""
+        for key, value in self.pairs or ():
+            if key.text == token:
+                return key.line, value
+        if self.items is not None and token.isdigit() and int(token) < len(self.items):
+            below = self.items[int(token)]
+            return below.line, below
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document: its value, and where each field stands."""
+
+    number: int
+    value: Any
+    root: _Node | None = None
+
+    def line_of(self, path: str) -> int:
+        """Return the line of the field at *path* (`spec.rules[0].name`), or of the nearest one above it."""
+        node = self.root
+        line = node.line if node is not None else 0
+        for token in re.findall(r"[^.\[\]]+", path):
+            below = node.below(token) if node is not None else None
+            if below is None:
+                break
+            line, node = below
+        return line
+
+
+def documents(text: str, *, max_repeated: int = MAX_REPEATED) -> Iterator[Document]:
+    """
+    Yield the documents of *text* that are not empty.
+
+    Raises:
+        YAMLInvalid: When its turn comes; the documents before it have been yielded.
+
+    """
+    number = 0
+    try:
+        for number, root in enumerate(_composed(yaml.parse(text, Loader=yaml.CSafeLoader)), start=1):
+            value = _Reader(max_repeated).value(root, 0)
+            if value is not None:
+                yield Document(number, value, root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = ", ".join(part for part in (error.context, error.problem) if part)
+        raise YAMLInvalid(message, mark.line + 1 if mark is not None else 0, number + 1) from error
+    except yaml.YAMLError as error:
+        raise YAMLInvalid(" ".join(str(error).split()), 0, number + 1) from error
+    except YAMLInvalid as error:
+        error.document = error.document or number
+        raise
+
+
+def json_documents(text: bytes) -> Iterator[Document]:
+    """Yield the one document of JSON *text*; much faster than YAML, without lines."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise YAMLInvalid(f"no JSON: {error}", 0) from error
+    if value is not None:
+        yield Document(1, value)
+
+
+def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
+    """Yield each document's root; an alias is the node that its anchor names."""
+    anchors: dict[str, _Node] = {}
+    number, depth = 0, 0
+    root = top = _Node(0, items=[])
+    above: list[tuple[_Node, _Node | None]] = []
+    key: _Node | None = None
+    for event in events:
+        line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        match event:
+            case yaml.ScalarEvent():
+                node = _Node(line, _tag(event), event.value)
+            case yaml.SequenceStartEvent():
+                node = _Node(line, items=[])
+            case yaml.MappingStartEvent():
+                node = _Node(line, pairs=[])
+            case yaml.AliasEvent():
+                if event.anchor not in anchors:
+                    raise YAMLInvalid(f"no anchor {event.anchor!r} before this alias", line, number)
+                node = anchors[event.anchor]
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                top, key = above.pop()
+                depth -= 1
+                continue
+            case yaml.DocumentStartEvent():
+                number += 1
+                anchors.clear()
+                root = top = _Node(0, items=[])
+                continue
+            case yaml.DocumentEndEvent():
+                yield from root.items or ()
+                continue
+            case _:
+                continue
+        if top.items is not None:
+            top.items.append(node)
+        elif key is None:
+            key = node
+        elif top.pairs is not None:
+            top.pairs.append((key, node))
+            key = None
+        if isinstance(event, yaml.AliasEvent):
+            continue
+        if event.anchor is not None:
+            anchors[event.anchor] = node
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise YAMLInvalid("nested too deeply", node.line, number)
+            above.append((top, key))
+            top, key = node, None
+
+
+def _tag(event: yaml.ScalarEvent) -> str:
+    if event.tag is not None and event.tag != "!":
+        return str(event.tag).rpartition(":")[2]
+    if event.implicit[0]:
+        text = event.value
+        first = text[:1]
+        for tag, pattern, firsts in _TAGS:
+            if first in firsts and pattern.fullmatch(text):
+                return tag
+    return "str"
+
+
+class _Reader:
+    """Turns nodes into values."""
+
+    def __init__(self, max_repeated: int) -> None:
+        self._left = max_repeated
+
+    def value(self, node: _Node, depth: int) -> Any:
+        if node.read:
+            self._left -= 1
+            if self._left < 0:
+                raise YAMLInvalid("too large once its aliases are followed", node.line)
+        node.read = True
+        if depth > MAX_DEPTH:
+            raise YAMLInvalid("nested too deeply", node.line)
+        if node.pairs is not None:
+            return self._mapping(node.pairs, depth)
+        if node.items is not None:
+            return [self.value(each, depth + 1) for each in node.items]
+        return _scalar(node)
+
+    def _mapping(self, pairs: "list[tuple[_Node, _Node]]", depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in pairs:
+            if key_node.items is not None or key_node.pairs is not None:
+                raise YAMLInvalid("a key must be a string", key_node.line)
+            value = self.value(value_node, depth + 1)
+            if key_node.tag == "merge":
+                for each in value if isinstance(value, list) else [value]:
+                    if not isinstance(each, Mapping):
+                        raise YAMLInvalid("'<<' merges mappings alone", key_node.line)
+                    merged = {**each, **merged}
+                continue
+            key = _key(key_node)
+            if key in found:
+                raise YAMLInvalid(f"key {key!r} is there twice", key_node.line)
+            found[key] = value
+        return {**merged, **found} if merged else found
+
+
+def _key(node: _Node) -> str:
+    """Keys become strings, as JSON has them."""
+    scalar = _scalar(node)
+    if isinstance(scalar, bool):
+        return "true" if scalar else "false"
+    return "null" if scalar is None else node.text
+
+
+def _scalar(node: _Node) -> Any:
+    text = node.text
+    try:
+        match node.tag:
+            case "null":
+                return None
+            case "bool":
+                return text.lower() in _TRUE
+            case "int":
+                return _integer(text.replace("_", ""))
+            case "float":
+                return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+            case _:
+                return text
+    except ValueError:
+        return text
+
+
+def _integer(text: str) -> int:
+    sign = -1 if text.startswith("-") else 1
+    digits = text.lstrip("+-")
+    if len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567":
+        return sign * int(digits, 8)
+    return sign * int(digits, 0)
