@@ -11,6 +11,7 @@ from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
     OUTCOMES,
+    WARNING_LIMIT,
     Answer,
     Decision,
     Mode,
@@ -120,7 +121,7 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
     warns = mode is Mode.ENFORCE
     warnings = (*answer.warnings, *case.warnings) if warns else ()
     if warns and outcome is Outcome.LOST:
-        warnings = (f"client IP lost ({answer.reason}): {answer.cause}; {ADVICE[answer.reason]}", *warnings)
+        warnings = (_lost(answer), *warnings)
     enforce = mode is Mode.ENFORCE and patches
     return Decision(
         reason=answer.reason,
@@ -133,6 +134,12 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
         warnings=tuple(map(one_line, warnings)) if warnings else (),
         invalid_preserve=case.invalid_preserve(),
     )
+
+
+def _lost(answer: Answer) -> str:
+    """Return the warning of a loss: where it is too long, the cause is cut, never what to do about it."""
+    head, tail = f"client IP lost ({answer.reason}): ", f"; {ADVICE[answer.reason]}"
+    return head + one_line(answer.cause, WARNING_LIMIT - len(head) - len(tail)) + tail
 
 
 def _policy_name(case: PodCase | ServiceCase) -> str:

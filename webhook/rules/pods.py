@@ -27,19 +27,22 @@ from webhook.rules.snapshot import Snapshot
 TPROXY: Final = "TPROXY"
 METHOD_TPROXY: Final = "tproxy"
 METHOD_HEADER: Final = "x-forwarded-for"
+_ALL_SUPPORT: Final = "all feasible nodes support TPROXY"
+_NONE_YET: Final = "no node is feasible yet; all those that its tolerations allow support TPROXY"
 _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
 
 
 class PodCase(Case):
     """A Pod that is being decided."""
 
-    __slots__ = ("annotations", "pod", "warnings")
+    __slots__ = ("annotations", "nodes_fact", "pod", "warnings")
 
     def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
         super().__init__(pod.metadata, namespace, snapshot, now=now)
         self.pod = pod
         self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
+        self.nodes_fact = _ALL_SUPPORT
 
     def find_policy(self) -> Policy | None:
         """Return the policy whose namespaceSelector and pods.selector match."""
@@ -150,6 +153,7 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
         if not nodes:
             evidence = index.tolerated(tolerations)
             if evidence and not evidence & ~index.supported:
+                case.nodes_fact = _NONE_YET
                 return None
             return Answer(Reason.NO_FEASIBLE_NODE, _none_feasible(case, evidence))
     unsupported = nodes & ~index.supported
@@ -187,7 +191,7 @@ def fact_nodes(case: PodCase) -> str:
         tolerations=spec.tolerations or _NO_TOLERATIONS,
     )
     if not nodes:
-        return "no node is feasible yet; all those that its tolerations allow support TPROXY"
+        return _NONE_YET
     names = ", ".join(snapshot.nodes.names(nodes)[:3])
     more = f" and {nodes.bit_count() - 3} more" if nodes.bit_count() > 3 else ""
     return f"all {nodes.bit_count()} feasible nodes support TPROXY: {names}{more}"
@@ -216,10 +220,8 @@ def ask_tproxy(case: PodCase) -> Answer | None:
     """Nothing speaks against it."""
     mode = add_metadata("annotations", case.metadata.annotations, wellknown.INTERCEPTION_MODE, TPROXY)
     patch: Patch = (*mode, *add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_TPROXY))
-    return Answer(Reason.TPROXY, _TPROXY_CAUSE, patch)
+    return Answer(Reason.TPROXY, case.nodes_fact, patch)
 
-
-_TPROXY_CAUSE: Final = "all feasible nodes support TPROXY"
 
 POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
