@@ -2,7 +2,7 @@
 Reads a ClientIPPolicy document: every error at once, each with the path of its field.
 
 Unknown fields are errors here (the API server prunes them from stored objects). The CRD in
-`webhook/cli/manifests/crd.yaml` makes the same checks with its schema and CEL; tests hold the two together.
+`webhook/cli/crd.yaml` makes the same checks with its schema and CEL; tests hold the two together.
 """
 
 import re
@@ -166,7 +166,7 @@ def _taint_keys(nodes: "_Fields") -> Iterable[str]:
         if isinstance(key, str) and valid_label_key(key):
             yield key
         else:
-            nodes.error(f"transientTaints[{number}]", f"{key!r} is no taint key")
+            nodes.error(f"transientTaints[{number}]", f"{_shown(key)} is no taint key")
 
 
 def _node_rule(fields: "_Fields") -> NodeRule:
@@ -178,9 +178,9 @@ def _node_rule(fields: "_Fields") -> NodeRule:
         name=fields.text("name", required=True, pattern=NAME),
         supported=word is _Word.SUPPORTED,
         selector=fields.selector("selector"),
-        os_image=fields.text("osImage") or None,
-        kernel_version=fields.text("kernelVersion") or None,
-        operating_system=fields.text("operatingSystem") or None,
+        os_image=fields.glob("osImage"),
+        kernel_version=fields.glob("kernelVersion"),
+        operating_system=fields.glob("operatingSystem"),
     )
     fields.refuse_unknown()
     return rule
@@ -222,7 +222,7 @@ class _Fields:
 
     def constant(self, key: str, wanted: str) -> None:
         if self._get(key) != wanted:
-            self.error(key, f"must be {wanted!r}, not {self._get(key)!r}")
+            self.error(key, f"must be {wanted!r}, not {_shown(self._get(key))}")
 
     def child(self, key: str, *, required: bool = False, known: frozenset[str] | None = frozenset()) -> "_Fields":
         """Return the mapping *key*; *known* None takes any field below it."""
@@ -272,6 +272,10 @@ class _Fields:
             self.error(key, f"{value!r} is no DNS label (lower case letters, digits and '-', at most 63)")
         return value
 
+    def glob(self, key: str) -> str | None:
+        """Return a pattern; an empty one would match no node that is known."""
+        return self.text(key, required=True) if self.has(key) else None
+
     def integer(self, key: str, *, limit: int) -> int:
         value = self._get(key)
         if value is None:
@@ -292,7 +296,7 @@ class _Fields:
             return None
         if isinstance(value, str) and value in {str(each) for each in choices}:
             return choices(value)
-        self.error(key, f"{value!r} is none of {', '.join(choices)}")
+        self.error(key, f"{_shown(value)} is none of {', '.join(choices)}")
         return None
 
     def time(self, key: str) -> datetime:
@@ -348,6 +352,13 @@ class _StrictSelector(msgspec.Struct, frozen=True, kw_only=True, rename="camel",
             Requirement(key=each.key, operator=each.operator, values=each.values)
             for each in self.match_expressions or ()
         ]
+
+
+def _shown(value: Any) -> str:
+    """Return *value* as an error shows it: what is long or deep is only named."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:79] + "…")
+    return _kind(value) if isinstance(value, Mapping | list) else repr(value)
 
 
 def _kind(value: Any) -> str:
