@@ -24,6 +24,10 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deletion_timestamp: str | None = None
 
 
+NO_METADATA: Final = ObjectMeta()
+"""What an object that states none is decoded with."""
+
+
 class EnvVar(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A container's environment variable; `valueFrom` is never what carries the interception mode."""
 
@@ -79,7 +83,7 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Pod(msgspec.Struct, frozen=True, kw_only=True, tag="Pod", tag_field="kind"):
     """A Pod, or a workload's pod template in its place."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     spec: PodSpec = PodSpec()
 
 
@@ -94,7 +98,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True, tag="Service", tag_field="kind"):
     """A Service."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     spec: ServiceSpec = ServiceSpec()
 
 
@@ -112,7 +116,7 @@ class TemplateSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Workload(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     spec: TemplateSpec = TemplateSpec()
 
     def template(self) -> PodTemplate:
@@ -150,7 +154,7 @@ class _CronJobSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class CronJob(msgspec.Struct, frozen=True, kw_only=True, tag="CronJob", tag_field="kind"):
     """A CronJob."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     spec: _CronJobSpec = _CronJobSpec()
 
     def template(self) -> PodTemplate:
@@ -178,7 +182,7 @@ GROUPS: Final = {
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     """A Namespace: only its labels count."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
 
 
 class WebhookRule(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -218,12 +222,12 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class MutatingWebhookConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """A MutatingWebhookConfiguration."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     webhooks: list[Webhook] | None = None
 
 
 class ConfigMap(msgspec.Struct, frozen=True, kw_only=True):
     """A ConfigMap's text."""
 
-    metadata: ObjectMeta = ObjectMeta()
+    metadata: ObjectMeta = NO_METADATA
     data: dict[str, str] | None = None

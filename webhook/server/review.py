@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
-from webhook.rules.objects import Reviewed, Service
+from webhook.rules.objects import NO_METADATA, Reviewed, Service
 from webhook.rules.patch import Patch
 from webhook.rules.snapshot import Request
 
@@ -116,6 +116,9 @@ def decode(body: bytes) -> tuple[str, Request]:
         raise BadReview("request.uid is empty")
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
         return request.uid, _not_ours(request.kind, request)
+    if request.object is not None and request.object.metadata is NO_METADATA:
+        # The API server always sends it, and a patch below it would fail.
+        raise BadReview("request.object.metadata: required")
     return request.uid, Request(
         object=request.object,
         operation=request.operation,
