@@ -70,7 +70,9 @@ def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         raise FactError(where.rstrip("`").lstrip("."), message) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except OverflowError as error:
+        raise FactError("", "a number that is beyond 64 bits") from error
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise FactError("", str(error)) from error
 
 
