@@ -44,6 +44,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
         start_seconds: float = START_SECONDS,
+        self_signed: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = folder / "ca.pem"
@@ -55,7 +56,7 @@ class Server:
             *("--listen", "127.0.0.1:0", "--probe-listen", "127.0.0.1:0"),
             *options,
         ]
-        if "--tls-cert" not in options:
+        if self_signed and "--tls-cert" not in options:
             command += ["--tls-self-signed", "--ca-out", str(self.ca)]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)

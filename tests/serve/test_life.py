@@ -94,7 +94,7 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path, cluster: str
 
 
 WRONG = {
-    "no certificate": (["--state", "."], "give either --tls-cert and --tls-key, or --tls-self-signed"),
+    "no certificate": (["--state", "."], "give one of --tls-cert and --tls-key, --tls-self-signed, --tls-secret"),
     "half a pair": (["--state", ".", "--tls-cert", "a"], "--tls-cert and --tls-key belong together"),
     "a port that is none": (["--listen", "localhost"], "is no HOST:PORT"),
     "a state that is not there": (["--tls-self-signed", "--state", "nowhere"], "no such file or folder"),

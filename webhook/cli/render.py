@@ -112,8 +112,12 @@ def crd() -> dict[str, Any]:
     return document
 
 
-def rbac(own_namespace: str, service_account: str = SERVICE) -> list[dict[str, Any]]:
-    """Return what `serve` may do, and nothing more: named resources wherever the API allows it."""
+def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVICE) -> list[dict[str, Any]]:
+    """
+    Return what `serve` may do, and nothing more: named resources wherever the API allows it.
+
+    With *tls_secret*, also what keeping its certificates there takes.
+    """
     metadata = {"name": SERVICE, "labels": {"app.kubernetes.io/name": SERVICE}}
     subject = {"kind": "ServiceAccount", "name": service_account, "namespace": own_namespace}
     read = ["get", "list", "watch"]
@@ -159,7 +163,18 @@ def rbac(own_namespace: str, service_account: str = SERVICE) -> list[dict[str, A
             "subjects": [subject],
         },
     ]
-    for namespace, these in ((wellknown.ISTIO_SYSTEM, mesh), ("kube-system", terway)):
+    roles = [(wellknown.ISTIO_SYSTEM, mesh), ("kube-system", terway)]
+    if tls_secret:
+        own = [wellknown.CONFIGURATION]
+        resource = "mutatingwebhookconfigurations"
+        group = "admissionregistration.k8s.io"
+        rules.append({"apiGroups": [group], "resources": [resource], "resourceNames": own, "verbs": ["get", "patch"]})
+        secrets = [
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [tls_secret], "verbs": ["get", "update"]},
+        ]
+        roles.append((own_namespace, secrets))
+    for namespace, these in roles:
         there = {**metadata, "namespace": namespace}
         found.append({"apiVersion": _RBAC, "kind": "Role", "metadata": there, "rules": these})
         found.append(
@@ -195,6 +210,7 @@ Examples:
 @click.option(
     "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
 )
+@click.option("--tls-secret", metavar="NAME", default="", help="rbac: allow serve --tls-secret NAME.")
 @click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
 @click.option(
     "--envoyfilter-form",
@@ -220,6 +236,7 @@ def command(
     url: str | None,
     port: int,
     ca_file: Path | None,
+    tls_secret: str,
     root_namespace: str,
     form: str,
     gateways: tuple[str, ...],
@@ -242,7 +259,7 @@ def command(
         client_config["caBundle"] = base64.b64encode(_ca(ca_file)).decode()
     makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "crd": lambda: [crd()],
-        "rbac": lambda: rbac(namespace),
+        "rbac": lambda: rbac(namespace, tls_secret),
         "configuration": lambda: [configuration(client_config, namespace)],
         "envoyfilter": lambda: [envoy_filter(root_namespace, form=form, gateways=gateways)],
     }

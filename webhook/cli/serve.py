@@ -6,12 +6,16 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import click
 
+from certs.authority import service_names
+from certs.lifecycle import Settings
 from certs.pair import PairError
+from certs.rotator import Location, Rotator
 from certs.serving import ServingCertificate
 from webhook.facts.files import FilesInvalid
 from webhook.facts.source import FactSource, FileSource
@@ -73,7 +77,7 @@ def set_up_logging(log_format: str, level: str) -> None:
 Examples:
   client-ip serve --state examples/cluster --tls-self-signed --ca-out ca.pem
   client-ip serve --kubeconfig ~/.kube/config --tls-cert tls.crt --tls-key tls.key
-  client-ip serve          (in a cluster: its ServiceAccount, /etc/client-ip/tls)""",
+  client-ip serve --tls-secret client-ip-webhook-tls          (in a pod: its ServiceAccount)""",
 )
 @click.option(
     "--state",
@@ -95,12 +99,32 @@ Examples:
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Its private key, PEM.")
 @click.option("--tls-self-signed", is_flag=True, help="Make a CA and a certificate for this process.")
 @click.option(
+    "--tls-secret",
+    metavar="NAME",
+    help="A Secret that the replicas share: made, renewed and trusted without anybody's help.",
+)
+@click.option(
+    "--tls-ca-days",
+    type=click.IntRange(3, 3650),
+    default=365,
+    show_default=True,
+    help="How long a CA in --tls-secret lasts.",
+)
+@click.option(
+    "--tls-leaf-days",
+    type=click.IntRange(1, 1000),
+    default=90,
+    show_default=True,
+    help="How long a certificate in --tls-secret lasts; renewed after two thirds.",
+)
+@click.option("--service", default=wellknown.CONFIGURATION, show_default=True, help="The Service that it is called by.")
+@click.option(
     "--tls-host",
     "tls_hosts",
     multiple=True,
     envvar="CLIENT_IP_TLS_HOST",
     metavar="NAME",
-    help="A DNS name or address in the self-signed certificate. Repeatable. [default: localhost and loopback]",
+    help="A name or address in the certificate that is made. Repeatable. [default: loopback, or the Service's]",
 )
 @click.option(
     "--ca-out",
@@ -138,6 +162,10 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_self_signed: bool,
+    tls_secret: str | None,
+    tls_ca_days: int,
+    tls_leaf_days: int,
+    service: str,
     tls_hosts: tuple[str, ...],
     ca_out: Path | None,
     namespace: str,
@@ -148,14 +176,29 @@ def command(
     """
     Answer the API server's admission reviews over HTTPS.
 
-    Facts come from files (--state) or from a cluster. The certificate comes from files (--tls-cert, --tls-key) or is
-    made for this process (--tls-self-signed). Every option can also be given as
-    CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
+    Facts come from files (--state) or from a cluster. The certificate comes from files (--tls-cert, --tls-key), is
+    made for this process (--tls-self-signed), or is kept in a Secret that all replicas share (--tls-secret).
+
+    Every option can also be given as CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
     """
     set_up_logging(log_format, log_level)
-    certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)
+    chosen = (tls_cert is not None or tls_key is not None) + tls_self_signed + (tls_secret is not None)
+    if chosen != 1:
+        raise click.UsageError("give one of --tls-cert and --tls-key, --tls-self-signed, --tls-secret")
+    if tls_secret is not None and states:
+        raise click.UsageError("--tls-secret needs a cluster: it does not go with --state")
+    rotator = None
+    if tls_secret is not None:
+        certificate = ServingCertificate()
+        names = tls_hosts or service_names(service, namespace)
+        life = timedelta(days=tls_ca_days), timedelta(days=tls_leaf_days)
+        rotator = _rotator(certificate, kubeconfig, context, namespace, tls_secret, names, life)
+        tasks: list[Task] = [rotator.run]
+    else:
+        certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)
     source = _source(states, kubeconfig, context, namespace)
-    state = State(source=source, certificate=certificate, metrics=Metrics(source, certificate))
+    metrics = Metrics(source, certificate, rotator)
+    state = State(source=source, certificate=certificate, metrics=metrics, rotator=rotator)
     _require_parser()
 
     def started(reviews: Address, probes: Address) -> None:
@@ -193,8 +236,6 @@ def _certificate(
     *,
     self_signed: bool,
 ) -> tuple[ServingCertificate, list[Task]]:
-    if self_signed == (certificate is not None or key is not None):
-        raise click.UsageError("give either --tls-cert and --tls-key, or --tls-self-signed")
     if self_signed:
         try:
             return tls.self_signed(hosts or ("localhost", "127.0.0.1", "::1"), ca_out), []
@@ -211,6 +252,25 @@ def _certificate(
     except PairError as error:
         raise click.UsageError(str(error)) from error
     return serving, [follow]
+
+
+def _rotator(
+    certificate: ServingCertificate,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str,
+    secret: str,
+    names: tuple[str, ...],
+    life: tuple[timedelta, timedelta],
+) -> Rotator:
+    from webhook.facts.kube import KubeConfigInvalid, connect  # noqa: PLC0415  # files never pay for `kubernetes`
+
+    try:
+        settings = Settings(names=names, organization=tls.ORGANIZATION, ca_life=life[0], leaf_life=life[1])
+        location = Location(namespace=namespace, secret=secret, configurations=(wellknown.CONFIGURATION,))
+        return Rotator(connect(kubeconfig, context), certificate, location=location, settings=settings)
+    except (ValueError, KubeConfigInvalid) as error:
+        raise click.UsageError(f"--tls-secret: {error}") from error
 
 
 def _source(states: tuple[str, ...], kubeconfig: str | None, context: str | None, namespace: str) -> FactSource:

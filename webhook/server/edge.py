@@ -17,6 +17,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
+from certs.rotator import Rotator
 from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
 from webhook.rules.decide import decide
@@ -45,13 +46,18 @@ class State:
     source: FactSource
     certificate: ServingCertificate
     metrics: Metrics
+    rotator: Rotator | None = None
+    """Who keeps the certificate, where it is kept in a Secret."""
     draining: bool = False
     now: Callable[[], datetime] = utc_now
 
     def not_ready(self) -> list[str]:
         """Return why the server is not ready; empty where it is."""
         reasons = [f"not synced: {kind}" for kind in self.source.missing()]
-        if not self.certificate.healthy(self.now()):
+        if self.rotator is not None and not self.rotator.healthy():
+            status = self.rotator.status
+            reasons.append(f"the certificate is not served and trusted yet: {status.error or status.reason}")
+        elif self.rotator is None and not self.certificate.healthy(self.now()):
             reasons.append("the serving certificate is not valid now")
         return ["shutting down", *reasons] if self.draining else reasons
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import webhook
+from certs.rotator import Rotator
 from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
 from webhook.rules import wellknown
@@ -23,7 +24,12 @@ _OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 class Metrics:
     """The counters that reviews turn, and the gauges that are read when somebody asks."""
 
-    def __init__(self, source: FactSource, certificate: ServingCertificate) -> None:
+    def __init__(
+        self,
+        source: FactSource,
+        certificate: ServingCertificate,
+        rotator: Rotator | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         reviews = Counter(
             "client_ip_reviews",
@@ -53,6 +59,8 @@ class Metrics:
         build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
+        if rotator is not None:
+            self._registry.register(_Rotation(rotator))
 
     def reviewed(self, request: Request, decision: Decision, seconds: float) -> None:
         """Count one review that was answered."""
@@ -144,6 +152,49 @@ class _Facts(Collector):
                 "When the serving certificate ends, in Unix time.",
                 "fingerprint",
                 _expiry(self._certificate),
+            ),
+        ]
+
+
+class _Rotation(Collector):
+    """What the certificates' reconciler saw and did."""
+
+    def __init__(self, rotator: Rotator) -> None:
+        self._rotator = rotator
+
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        """Return its last pass in numbers."""
+        status = self._rotator.status
+        counts = CounterMetricFamily(
+            "client_ip_certificate_actions",
+            "What was done with the certificates since the start.",
+            labels=("action",),
+        )
+        for action, number in status.counts.items():
+            counts.add_metric((action,), number)
+        moments = {
+            "ca": status.ca_not_after,
+            "leaf": status.leaf_not_after,
+            "leaf-issued": status.leaf_not_before,
+            "last-pass": status.passed_at,
+        }
+        return [
+            counts,
+            _gauge(
+                "client_ip_certificate_timestamp_seconds",
+                "Unix times: ends of the stored CA and leaf, the leaf's issue (its last rotation), the last good pass.",
+                "of",
+                {name: moment.timestamp() for name, moment in moments.items() if moment is not None},
+            ),
+            GaugeMetricFamily(
+                "client_ip_certificate_trusted",
+                "Whether every webhook that calls us trusts the certificate that is served.",
+                value=int(status.trusted),
+            ),
+            GaugeMetricFamily(
+                "client_ip_certificate_authorities",
+                "Authorities in the bundle: more than one during a rotation.",
+                value=status.authorities,
             ),
         ]
 

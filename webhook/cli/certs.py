@@ -1,0 +1,170 @@
+"""`client-ip certs`: the certificates in the Secret that the replicas share."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from certs.authority import service_names
+from certs.injector import trust_of
+from certs.kube import KubeError, NotFoundError
+from certs.lifecycle import Keep, Request, Settings, decide
+from certs.rotator import Location, Rotator, request
+from certs.secret import read_secret
+from certs.serving import ServingCertificate
+from webhook.facts.kube import KubeClient, KubeConfigInvalid, connect
+from webhook.rules import wellknown
+from webhook.server.tls import ORGANIZATION
+
+T = TypeVar("T")
+
+SECRET: Final = "client-ip-webhook-tls"  # noqa: S105  # a name
+
+NAMESPACE: Final = click.option(
+    "--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="The webhook's namespace."
+)
+SECRET_OPTION: Final = click.option("--tls-secret", default=SECRET, show_default=True, help="The Secret's name.")
+SERVICE: Final = click.option(
+    "--service", default=wellknown.CONFIGURATION, show_default=True, help="The Service's name."
+)
+KUBECONFIG: Final = click.option("--kubeconfig", metavar="FILE", help="The cluster's kubeconfig.")
+CONTEXT: Final = click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
+
+
+@click.group("certs", context_settings={"auto_envvar_prefix": "CLIENT_IP"})
+def command() -> None:
+    """Show, renew and bootstrap the webhook's certificates."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  client-ip certs status
+  client-ip certs status -o json
+
+\b
+Exit status: 0 good; 1 missing, damaged, expired or not trusted.""",
+)
+@NAMESPACE
+@SECRET_OPTION
+@SERVICE
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
+@KUBECONFIG
+@CONTEXT
+def status(
+    namespace: str, tls_secret: str, service: str, output: str, kubeconfig: str | None, context: str | None
+) -> int:
+    """Say what the Secret holds, until when, whether the configuration trusts it, and what is due."""
+
+    async def read(client: KubeClient) -> dict[str, Any]:
+        return await _status(client, namespace, tls_secret, service)
+
+    found = _ask(kubeconfig, context, read)
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        for key, value in found.items():
+            for line in value if isinstance(value, list) else [value]:
+                click.echo(f"{key:<14} {line}")
+    return 0 if found["good"] else 1
+
+
+async def _status(client: KubeClient, namespace: str, secret: str, service: str) -> dict[str, Any]:
+    names = service_names(service, namespace)
+    try:
+        stored = await client.get_secret(namespace, secret)
+    except NotFoundError:
+        stored = None
+    try:
+        configurations = [await client.get_mutating_webhook_configuration(wellknown.CONFIGURATION)]
+    except NotFoundError:
+        configurations = []
+    reading = read_secret(stored)
+    trust = trust_of(configurations, names)
+    leaf = reading.state.leaf
+    now = datetime.now(UTC)
+    action = decide(reading.state, now=now, settings=Settings(names=names, organization=ORGANIZATION))
+    trusted = leaf is not None and trust.vouches_for(leaf.certificate)
+    valid = leaf is not None and leaf.not_before <= now < leaf.not_after
+    due = "nothing" if isinstance(action, Keep) else type(action).__name__
+    return {
+        "good": trusted and valid and not reading.problems,
+        "secret": f"{namespace}/{secret}" + ("" if stored is not None else " (absent)"),
+        "leaf": f"{leaf.fingerprint[:16]} until {leaf.not_after.isoformat()}" if leaf is not None else "none",
+        "authorities": [
+            f"until {authority.certificate.not_valid_after_utc.isoformat()}" for authority in reading.state.authorities
+        ],
+        "trusted": f"by {trust.callers} webhooks" if trusted else f"no ({trust.callers} webhooks call us)",
+        "due": f"{due}: {action.reason}",
+        "problems": [*reading.problems, *reading.remarks],
+    }
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  client-ip certs rotate                 a new CA and leaf; the old CA stays trusted until its last leaf expires
+  client-ip certs rotate --leaf          a new leaf alone
+  client-ip certs rotate --drop-old      the CA's key is out: distrust it as soon as every replica has moved""",
+)
+@click.option("--leaf", is_flag=True, help="Renew the leaf alone.")
+@click.option("--drop-old", is_flag=True, help="Also drop old CAs, as soon as every replica serves a new leaf.")
+@NAMESPACE
+@SECRET_OPTION
+@KUBECONFIG
+@CONTEXT
+def rotate(
+    *, leaf: bool, drop_old: bool, namespace: str, tls_secret: str, kubeconfig: str | None, context: str | None
+) -> None:
+    """Ask the running replicas for new certificates; no call fails while they change."""
+    asked = {Request.LEAF if leaf else Request.CA} | ({Request.DROP_OLD} if drop_old else set())
+    location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
+
+    async def ask(client: KubeClient) -> None:
+        await request(client, location, frozenset(asked))
+
+    _ask(kubeconfig, context, ask)
+    click.echo(f"asked for: {', '.join(sorted(asked))}; client-ip certs status tells when it is done")
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  client-ip certs bootstrap        (before the first replica starts; replicas do it themselves otherwise)""",
+)
+@NAMESPACE
+@SECRET_OPTION
+@SERVICE
+@KUBECONFIG
+@CONTEXT
+def bootstrap(namespace: str, tls_secret: str, service: str, kubeconfig: str | None, context: str | None) -> None:
+    """Make the Secret and fill in the caBundle once, as a replica would."""
+
+    async def make(client: KubeClient) -> str:
+        location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
+        settings = Settings(names=service_names(service, namespace), organization=ORGANIZATION)
+        done = await Rotator(client, ServingCertificate(), location=location, settings=settings).reconcile()
+        return f"leaf until {done.leaf_not_after}, CA until {done.ca_not_after}; {done.reason}"
+
+    click.echo(_ask(kubeconfig, context, make))
+
+
+def _ask(kubeconfig: str | None, context: str | None, work: Callable[[KubeClient], Awaitable[T]]) -> T:
+    try:
+        client = connect(kubeconfig, context)
+    except KubeConfigInvalid as error:
+        raise click.UsageError(f"no cluster: {error}") from error
+
+    async def run() -> T:
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    try:
+        return asyncio.run(run())
+    except KubeError as error:
+        raise click.ClickException(str(error)) from error
