@@ -8,24 +8,26 @@ import fcntl
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import pytest
 
 from tests.parts.build import ROOT, cache
-from tests.proof import preflight
+from tests.proof import gateway, preflight
 from tests.proof.lab import Lab
 from tests.proof.namespaces import host_state, leftovers
-from tests.proof.network import OUTSIDE
+from tests.proof.network import LOAD_BALANCER, OUTSIDE
 from tests.proof.node_agent import RunningPod
 from tests.proof.report import Report, table
 
 JSON: Final = ROOT / "build" / "proof.json"
 MARKDOWN: Final = ROOT / "docs" / "proof.md"
 LOGS: Final = ROOT / "build" / "proof-logs"
+OTHER_RUN_SECONDS: Final = 900.0
 REPORT: Final = pytest.StashKey[Report]()
 
 
@@ -45,6 +47,20 @@ def _terminated(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt(f"signal {number}")
 
 
+def _wait_for(lock: TextIO) -> None:
+    """Wait for another run to end: two would fight for the same names."""
+    end = time.monotonic() + OTHER_RUN_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                pytest.fail(f"another make proof has run for {OTHER_RUN_SECONDS:g} s on this machine", pytrace=False)
+            time.sleep(1)
+        else:
+            return
+
+
 @pytest.fixture(scope="session")
 def host_before() -> dict[str, list[str]]:
     """The machine's own rules, routes and interfaces before anything started."""
@@ -62,10 +78,7 @@ def lab(host_before: dict[str, list[str]], request: pytest.FixtureRequest) -> It
     folder = Path(tempfile.mkdtemp(prefix="client-ip-proof-"))
     folder.chmod(0o755)  # the sidecar is another user
     with (cache() / "proof.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pytest.fail("another make proof runs on this machine", pytrace=False)
+        _wait_for(lock)
         try:
             with Lab(folder) as running:
                 yield running
@@ -134,6 +147,26 @@ def after(lab: Lab, report: Report, callers: Callers) -> App:
     """The same in a namespace with it; nothing else differs."""
     lab.namespace("after", preserve="enabled")
     return start_app(lab, report, callers, "after")
+
+
+@pytest.fixture(scope="session")
+def ingress(lab: Lab, report: Report, before: App, after: App) -> RunningPod:
+    """A classic ingress gateway in a namespace without our label; /before and /after lead to the applications."""
+    lab.namespace("ingress")
+    gateway.account(lab.api, "ingress")
+    gateway.install(lab.api, "ingress", {"/before": "app.before", "/after": "app.after", "/legacy": "app.legacy"})
+    lab.api.create(gateway.pod("ingress", "gateway"))
+    pod = lab.agent.run("ingress", "gateway")
+    report.names.add("the gateway", pod.address, pod.address6)
+    for path in ("/before", "/after"):
+        lab.reachable(lab.network.client.name, LOAD_BALANCER, 80, path)
+    return pod
+
+
+@pytest.fixture(scope="session")
+def centos(lab: Lab) -> None:
+    """A CentOS 7 node beside the others, from here on."""
+    lab.add_node("centos", os_image="CentOS Linux 7 (Core)", kernel_version="3.10.0-1160.el7.x86_64")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -215,10 +215,11 @@ class Lab:
 
         return wait_until(found, what=f"the audit log to tell our decision on {namespace}/{name}", seconds=5)
 
-    def reachable(self, netns: str, address: str, port: int) -> None:
+    @staticmethod
+    def reachable(netns: str, address: str, port: int, path: str = "/ready") -> None:
         """Wait until a Service's address answers: kube-proxy and istiod hear of it a moment later than we."""
 
         def answered() -> bool:
-            return http_get(netns, address, port, "/ready").status == 200
+            return http_get(netns, address, port, path).status == 200
 
-        wait_until(answered, what=f"{address}:{port} to answer in {netns}", passing=(Unanswered,), seconds=20)
+        wait_until(answered, what=f"{address}:{port}{path} to answer in {netns}", passing=(Unanswered,), seconds=20)
