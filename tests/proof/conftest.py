@@ -163,10 +163,16 @@ def ingress(lab: Lab, report: Report, before: App, after: App) -> RunningPod:
     return pod
 
 
-@pytest.fixture(scope="session")
-def centos(lab: Lab) -> None:
-    """A CentOS 7 node beside the others, from here on."""
+@pytest.fixture(scope="module")
+def centos(lab: Lab, callers: Callers, before: App, after: App) -> Iterator[None]:
+    """A CentOS 7 node beside the others while a module's tests run; what they started there goes with it."""
     lab.add_node("centos", os_image="CentOS Linux 7 (Core)", kernel_version="3.10.0-1160.el7.x86_64")
+    lab.webhook.sees("client_ip_nodes", 1, tproxy="unsupported")
+    try:
+        yield
+    finally:
+        lab.remove_node("centos")
+        lab.webhook.sees("client_ip_nodes", 0, tproxy="unsupported")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

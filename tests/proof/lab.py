@@ -136,6 +136,12 @@ class Lab:
         addresses.append({"type": "Hostname", "address": name})
         self.api.patch_status("v1", "Node", name, {"addresses": addresses})
 
+    def remove_node(self, name: str) -> None:
+        """End the pods of a node and delete its object."""
+        for pod in self.api.list("v1", "Pod", field_selector=f"spec.nodeName={name}"):
+            self.agent.stop(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        self.api.delete("v1", "Node", name)
+
     def namespace(
         self,
         name: str,

@@ -144,9 +144,10 @@ class NodeAgent:
         return running
 
     def stop(self, namespace: str, name: str) -> None:
-        """End a pod and delete its object."""
-        pod = self._pods.pop((namespace, name))
-        self._end(pod)
+        """End a pod, if it runs, and delete its object."""
+        pod = self._pods.pop((namespace, name), None)
+        if pod is not None:
+            self._end(pod)
         self._api.delete("v1", "Pod", name, namespace=namespace, grace_seconds=0)
 
     def close(self) -> None:

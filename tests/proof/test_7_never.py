@@ -21,7 +21,12 @@ from tests.proof.webhook import CONFIGURATIONS
 
 CANARY: Final = {"istio.io/rev": "canary"}
 ENFORCE: Final = "pod-security.kubernetes.io/enforce"
-RESTRICTED_POD: Final = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
+NODE: Final = {"nodeSelector": {"kubernetes.io/hostname": "node-1"}}
+"""Nodes without TPROXY are another test's matter."""
+RESTRICTED_POD: Final = {
+    **NODE,
+    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+}
 RESTRICTED_CONTAINER: Final = {
     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsUser": 1000},
 }
@@ -67,10 +72,10 @@ def test_no_annotation_after_injection(lab: Lab, report: Report, callers: Caller
     pod alone: the same pod, brought to it as it is."""
     with report.chapter("7a. Annotated after the injection", text) as check:
         lab.namespace("cni", labels=CANARY)
-        stored = lab.create_pod("cni", "honest")
+        stored = lab.create_pod("cni", "honest", spec=NODE)
         honest = lab.agent.run("cni", "honest")
         check("as injected", honest.mode, "/ip answers", expected="127.0.0.6", seen=answered(honest, callers))
-        lab.create_pod("cni", "late")
+        lab.create_pod("cni", "late", spec=NODE)
         late = {"metadata": {"annotations": {MODE: "TPROXY"}}}
         lab.api.patch("v1", "Pod", "late", late, namespace="cni")
         broken = lab.agent.run("cni", "late")
@@ -111,7 +116,7 @@ def test_no_configuration_after_istios(lab: Lab, report: Report, callers: Caller
     with report.chapter("7b. A configuration that sorts after Istio's", text) as check:
         lab.namespace("late", preserve="enabled")
         with renamed(lab, "zz-client-ip-webhook"):
-            made = lab.create_pod("late", "app")
+            made = lab.create_pod("late", "app", spec=NODE)
             pod = lab.agent.run("late", "app")
         decision = lab.decision("late", "app")
         check("creating the pod", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
@@ -155,7 +160,7 @@ def _until(lab: Lab, namespace: str, reached: Callable[[bool, bool], bool], what
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "trial", "namespace": namespace},
-        "spec": {"containers": [{"name": "app", "image": "client-ip.example/app:1"}]},
+        "spec": {"containers": [{"name": "app", "image": "client-ip.example/app:1"}], **NODE},
     }
 
     def holds() -> bool:
@@ -201,14 +206,16 @@ def test_no_pod_waits_for_us(lab: Lab, report: Report, callers: Callers) -> None
         lab.namespace("down", preserve="enabled")
         lab.webhook.stop()
         try:
-            pod = lab.start_pod("down", "app")
+            pod = lab.start_pod("down", "app", spec=NODE)
         finally:
             lab.webhook.start()
         check("creating a pod meanwhile", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
         method = pod.stored["metadata"]["labels"].get("client-ip.dev/method", "none")
         check("creating a pod meanwhile", pod.mode, "our label", expected="none", seen=method)
         shows_redirect(check, pod, callers, report)
-        later = lab.start_pod("down", "later")
+        later = lab.start_pod("down", "later", spec=NODE)
+        told = lab.decision("down", "later")
+        check("creating a pod afterwards", later.mode, "our decision", expected="tproxy", seen=told["reason"])
         check("creating a pod afterwards", later.mode, "mode of the rules", expected="TPROXY", seen=later.mode)
 
 
@@ -233,7 +240,7 @@ def test_other_configurations_of_istio(
     (IfNeeded) and whose rules istio-cni writes."""
     with report.chapter(f"7e. Injected by {what}, reinvoked, with istio-cni", text) as check:
         lab.namespace(namespace, preserve="enabled", labels={"istio.io/rev": revision})
-        pod = lab.start_pod(namespace, "app")
+        pod = lab.start_pod(namespace, "app", spec=NODE)
         decision = lab.decision(namespace, "app")
         check("creating the pod", pod.mode, "our decision", expected="tproxy", seen=decision["reason"])
         status = json.loads(pod.stored["metadata"]["annotations"]["sidecar.istio.io/status"])
