@@ -137,6 +137,11 @@ class ControlPlane:
         return f"https://{self.address}:{self._port}"
 
     @property
+    def etcd_address(self) -> tuple[str, int]:
+        """Where etcd listens: the loopback of the control plane's network namespace."""
+        return "127.0.0.1", self._etcd_port
+
+    @property
     def ca(self) -> bytes:
         """The authority that signed kube-apiserver's certificate, PEM."""
         return self.ca_file.read_bytes()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -55,6 +55,7 @@ class KubeClient:
     _session: aiohttp.ClientSession | None = None
     _token: str | None = None
     _token_at: float = field(default=float("-inf"))
+    _refused_token: bool = False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -80,7 +81,7 @@ class KubeClient:
         """
         data = None if body is None else msgspec.json.encode(body)
         for attempt in (1, 2):
-            headers = await self._headers(renew=attempt == 2)
+            headers = await self._headers()
             if data is not None:
                 headers["Content-Type"] = content_type
             try:
@@ -95,7 +96,8 @@ class KubeClient:
                     answer = await response.read()
                     self._hear(response)
                     if response.status == 401 and attempt == 1:
-                        continue  # the token may have been replaced
+                        self._refused_token = True
+                        continue  # it may have been replaced
                     if response.status >= 400:
                         raise _error(method, response.status, answer, content_type)
                     return answer
@@ -103,9 +105,9 @@ class KubeClient:
                 raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         raise AssertionError("the second attempt returns or raises")
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def watch(self, path: str, query: Mapping[str, str], opened: Callable[[], None]) -> AsyncIterator[bytes]:
         """
-        Yield the watch's events, one JSON text each, until the API server ends it.
+        Yield the watch's events, one JSON text each, until the API server ends it; *opened* is told when it begins.
 
         Raises:
             KubeError: Gone where the version is too old; Unavailable where the connection is lost.
@@ -119,8 +121,9 @@ class KubeClient:
             ) as response:
                 self._hear(response)
                 if response.status >= 400:
-                    self._token_at = float("-inf")
+                    self._refused_token = self._refused_token or response.status == 401
                     raise _error("GET", response.status, await response.read(), "")
+                opened()
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -173,16 +176,21 @@ class KubeClient:
     def _url(self, path: str) -> str:
         return f"{self.configuration.host.rstrip('/')}{path}"
 
-    async def _headers(self, *, renew: bool = False) -> dict[str, str]:
-        if renew or time.monotonic() - self._token_at > TOKEN_SECONDS:
+    async def _headers(self) -> dict[str, str]:
+        if self._refused_token or time.monotonic() - self._token_at > TOKEN_SECONDS:
             # In a thread: token files and exec plugins block.
+            renew, self._refused_token = self._refused_token, False
             self._token = await asyncio.to_thread(self._current_token, renew=renew)
             self._token_at = time.monotonic()
         return {"Authorization": self._token} if self._token else {}
 
     def _current_token(self, *, renew: bool) -> str | None:
+        """Return the header's value; the library's configuration is read anew only where the API server refused it."""
         if renew:
-            self.configuration = _load(self.kubeconfig, self.context)
+            try:
+                self.configuration = _load(self.kubeconfig, self.context)
+            except KubeConfigInvalid as error:
+                raise UnavailableError(f"credentials can't be renewed: {error}") from error
         token: str | None = self.configuration.get_api_key_with_prefix("BearerToken")
         return token.strip() if token else None
 

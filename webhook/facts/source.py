@@ -48,6 +48,7 @@ class FileSource:
         self._own_namespace = own_namespace
         self._mark = fingerprint(self._paths)
         self._snapshot = self._load().snapshot()
+        self._bad = False
         self._read_at = time.monotonic()
         self.policy_errors: Mapping[str, str] = {}
 
@@ -76,12 +77,13 @@ class FileSource:
     async def _poll(self) -> None:
         mark = await asyncio.to_thread(fingerprint, self._paths)
         if mark == self._mark:
-            self._read_at = time.monotonic()
+            if not self._bad:
+                self._read_at = time.monotonic()
             return
-        self._mark = mark
+        self._mark, self._bad = mark, True
         collector = await asyncio.to_thread(self._load)
         self._snapshot = collector.snapshot()
-        self._read_at = time.monotonic()
+        self._read_at, self._bad = time.monotonic(), False
         log.info("files changed: read again")
 
     def _load(self) -> Collector:

@@ -86,11 +86,15 @@ class Followed:
     remove: Callable[[_Meta], None]
     query: Mapping[str, str] = field(default_factory=dict)
     required: bool = True
+    version: str = ""
+    """The resourceVersion that is known; empty where it must be listed."""
     synced: bool = False
     tried: bool = False
     """Listed, or known to be absent or forbidden."""
-    current_since: float | None = None
+    lost_at: float | None = None
     """Monotonic; None while it is watched."""
+    failures: int = 0
+    """In a row, since it was last watched."""
 
 
 class ClusterSource:
@@ -106,6 +110,9 @@ class ClusterSource:
         self._said: set[str] = set()
         self._statuses: dict[str, Mapping[str, Any]] = {}
         self._status_due = asyncio.Event()
+        self._terway_tried = False
+        self._rules_known = asyncio.Event()
+        """Set once policies were listed or can't be: nodes are classified by their rules."""
         collector = self._collector
         self._follow_also(
             Followed("nodes", "/api/v1/nodes", self._replace_nodes, self._put_node, self._drop_node),
@@ -123,9 +130,9 @@ class ClusterSource:
             Followed(
                 "injectors",
                 "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-                self._replacing(lambda: set(collector.injectors), self._put_injector, collector.remove_configuration),
+                self._replacing(lambda: set(collector.injectors), self._put_injector, self._remove_injector),
                 self._put_injector,
-                lambda meta: collector.remove_configuration(meta.name),
+                lambda meta: self._remove_injector(meta.name),
             ),
         )
         self._follow_also(
@@ -152,7 +159,8 @@ class ClusterSource:
 
     def untried(self) -> Sequence[str]:
         """The kinds that have been neither listed nor found to be absent or forbidden."""
-        return [each.kind for each in self._followed.values() if not each.tried]
+        untried = [each.kind for each in self._followed.values() if not each.tried]
+        return untried if self._terway_tried else [*untried, "terway"]
 
     @property
     def collector(self) -> Collector:
@@ -163,7 +171,7 @@ class ClusterSource:
         """Seconds since each kind's watch was lost; 0 while it is watched."""
         now = time.monotonic()
         return {
-            each.kind: 0.0 if each.current_since is None else now - each.current_since
+            each.kind: 0.0 if each.lost_at is None else now - each.lost_at
             for each in self._followed.values()
             if each.synced
         }
@@ -200,6 +208,7 @@ class ClusterSource:
         self._followed[followed.kind] = followed
 
     def _start_following(self, followed: Followed) -> None:
+        followed.version = ""
         self._start(f"follow {followed.kind}", lambda: self._follow(followed))
 
     def _start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -212,39 +221,40 @@ class ClusterSource:
         self._tasks[name] = asyncio.create_task(run(), name=name)
 
     async def _follow(self, followed: Followed) -> None:
-        version = ""
-        failures = 0
+        """List and watch until cancelled; where a version is still known, go on from it."""
         while True:
+            pause = FIRST_PAUSE
             try:
-                if not version:
-                    version = await self._list(followed)
-                    followed.synced = followed.tried = True
-                    self._said.discard(followed.kind)
-                followed.current_since = None
-                version = await self._watch(followed, version)
-                failures = 0
-                continue
+                if not followed.version:
+                    await self._list(followed)
+                await self._watch(followed)
             except GoneError:
-                version = ""
-                continue
+                followed.version = ""
             except NotFoundError:
                 await followed.replace([])
-                followed.tried = True
-                version, pause = "", ABSENT_PAUSE
+                self._changed.set()
+                self._tried(followed)
+                followed.version, pause = "", ABSENT_PAUSE
             except RefusedError as error:
                 self._say(followed.kind, f"{followed.kind} can't be read: {error}")
-                followed.tried = True
-                version, pause = "", ABSENT_PAUSE
-            except KubeError as error:
-                failures += 1
-                pause = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
-                log.log(logging.WARNING if failures in {3, 30} else logging.DEBUG, "%s: %s", followed.kind, error)
-            if followed.current_since is None:
-                followed.current_since = time.monotonic()
+                self._tried(followed)
+                followed.version, pause = "", ABSENT_PAUSE
+            except (KubeError, msgspec.MsgspecError) as error:
+                followed.failures += 1
+                pause = min(FIRST_PAUSE * 2**followed.failures, LONGEST_PAUSE)
+                level = logging.WARNING if followed.failures in {5, 50} else logging.DEBUG
+                log.log(level, "%s can't be watched, what is known stays in use: %s", followed.kind, error)
+            if followed.lost_at is None:
+                followed.lost_at = time.monotonic()
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311  # jitter, no secret
 
-    async def _list(self, followed: Followed) -> str:
-        """List in pages and replace what is known; return the version to watch from."""
+    def _tried(self, followed: Followed) -> None:
+        followed.tried = True
+        if followed.kind == "policies":
+            self._rules_known.set()
+
+    async def _list(self, followed: Followed) -> None:
+        """List in pages and replace what is known."""
         items: list[msgspec.Raw] = []
         query = {**followed.query, "limit": str(PAGE)}
         while True:
@@ -256,42 +266,41 @@ class ClusterSource:
             await asyncio.sleep(0)
         await followed.replace(items)
         self._changed.set()
-        return page.metadata.resource_version
+        followed.version = page.metadata.resource_version
+        if not followed.synced:
+            self._snapshot = self._collector.snapshot()  # ready means that decisions know it
+        followed.synced = True
+        self._tried(followed)
+        self._said.discard(followed.kind)
 
-    async def _watch(self, followed: Followed, version: str) -> str:
-        """Take events in until the API server ends the watch; return the version that is reached."""
+    async def _watch(self, followed: Followed) -> None:
+        """Take events in until the API server ends the watch."""
         query = {
             **followed.query,
-            "resourceVersion": version,
+            "resourceVersion": followed.version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS + random.randrange(WATCH_SECONDS)),  # noqa: S311
         }
-        try:
-            async for line in self._client.watch(followed.path, query):
-                event = _event.decode(line)
-                thing = _any.decode(event.object)
-                if event.type == "ERROR":
-                    if thing.code == 410:
-                        raise GoneError(thing.message)
-                    log.debug("%s: the watch ended: %s", followed.kind, thing.message)
-                    return version
-                version = thing.metadata.resource_version or version
-                if event.type == "BOOKMARK":
-                    continue
-                if event.type == "DELETED":
-                    followed.remove(thing.metadata)
-                else:
-                    self._take(followed, bytes(event.object))
-                self._changed.set()
-        except KubeError as error:
-            if isinstance(error, GoneError | NotFoundError | RefusedError):
-                raise
-            # The connection is lost, the version is not: go on from it.
-            if followed.current_since is None:
-                followed.current_since = time.monotonic()
-            log.debug("%s: %s", followed.kind, error)
-            await asyncio.sleep(FIRST_PAUSE * (0.5 + random.random()))  # noqa: S311
-        return version
+
+        def opened() -> None:
+            followed.lost_at, followed.failures = None, 0
+
+        async for line in self._client.watch(followed.path, query, opened):
+            event = _event.decode(line)
+            thing = _any.decode(event.object)
+            if event.type == "ERROR":
+                if thing.code == 410:
+                    raise GoneError(thing.message)
+                log.debug("%s: the watch ended: %s", followed.kind, thing.message)
+                return
+            followed.version = thing.metadata.resource_version or followed.version
+            if event.type == "BOOKMARK":
+                continue
+            if event.type == "DELETED":
+                followed.remove(thing.metadata)
+            else:
+                self._take(followed, bytes(event.object))
+            self._changed.set()
 
     def _take(self, followed: Followed, raw: bytes) -> None:
         try:
@@ -328,14 +337,18 @@ class ClusterSource:
 
     async def _replace_nodes(self, items: list[msgspec.Raw]) -> None:
         """Build an index beside the one in use, in slices, so that nobody waits for it."""
-        builder = NodeIndexBuilder(self._collector.policies.default.node_rules)
-        for number, item in enumerate(items, start=1):
-            try:
-                builder.put(_node.decode(item))
-            except msgspec.MsgspecError as error:
-                log.warning("a node can't be read and is passed over: %s", error)
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
+        await self._rules_known.wait()
+        while True:
+            builder = NodeIndexBuilder(self._collector.policies.default.node_rules)
+            for number, item in enumerate(items, start=1):
+                try:
+                    builder.put(_node.decode(item))
+                except msgspec.MsgspecError as error:
+                    log.warning("a node can't be read and is passed over: %s", error)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+            if builder.rules == self._collector.policies.default.node_rules:
+                break  # no policy with other rules came meanwhile
         self._collector.replace_nodes(builder)
         self._collector.nodes_synced = True
         # What was loaded stays: a full collection would walk it for nothing.
@@ -354,6 +367,10 @@ class ClusterSource:
 
     def _put_injector(self, raw: bytes) -> None:
         self._collector.put_configuration(msgspec.json.decode(raw, type=MutatingWebhookConfiguration))
+        self._follow_config_maps()
+
+    def _remove_injector(self, name: str) -> None:
+        self._collector.remove_configuration(name)
         self._follow_config_maps()
 
     def _put_policy(self, raw: bytes) -> None:
@@ -383,8 +400,11 @@ class ClusterSource:
             for webhook in webhooks
             for base in (wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP)
         }
-        for namespace, name in sorted(wanted):
-            kind = f"configmap {namespace}/{name}"
+        kinds = {f"configmap {namespace}/{name}": (namespace, name) for namespace, name in sorted(wanted)}
+        for kind in [each for each in self._followed if each.startswith("configmap ") and each not in kinds]:
+            self._tasks.pop(f"follow {kind}").cancel()
+            self._followed.pop(kind).remove(_Meta())
+        for kind, (namespace, name) in kinds.items():
             if kind not in self._followed:
                 self._follow_also(self._config_map(kind, namespace, name))
                 self._start_following(self._followed[kind])
@@ -401,7 +421,7 @@ class ClusterSource:
             f"/api/v1/namespaces/{namespace}/configmaps",
             self._replacing(lambda: {name}, put, remove),
             put,
-            lambda meta: remove(meta.name),
+            lambda _: remove(name),
             query={"fieldSelector": f"metadata.name={name}"},
             required=False,
         )
@@ -413,18 +433,24 @@ class ClusterSource:
         places = [f"/apis/apps/v1/namespaces/{KUBE_SYSTEM}/daemonsets/{name}" for name in sorted(TERWAY_DAEMON_SETS)]
         places.append(f"/api/v1/namespaces/{KUBE_SYSTEM}/configmaps/{TERWAY_CONFIG_MAP}")
         while not self._collector.terway:
+            pause = TERWAY_SECONDS
             for place in places:
-                await self._look_at(place)
-            await asyncio.sleep(TERWAY_SECONDS if not self._collector.terway else 0)
+                try:
+                    await self._look_at(place)
+                except NotFoundError:
+                    continue
+                except RefusedError as error:
+                    self._say("terway", f"whether Terway is there can't be told: {error}")
+                except (KubeError, msgspec.MsgspecError) as error:
+                    log.debug("whether Terway is there is asked again: %s", error)
+                    pause = ABSENT_PAUSE
+                    break
+            else:
+                self._terway_tried = True
+            await asyncio.sleep(pause)
 
     async def _look_at(self, place: str) -> None:
-        try:
-            raw = await self._client.request("GET", place)
-        except NotFoundError:
-            return
-        except KubeError as error:
-            self._say("terway", f"whether Terway is there can't be told: {error}")
-            return
+        raw = await self._client.request("GET", place)
         if "/daemonsets/" in place:
             self._collector.put_daemon_set(msgspec.json.decode(raw, type=Namespace))
         else:
