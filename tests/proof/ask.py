@@ -1,4 +1,4 @@
-"""Requests from inside a network namespace: HTTP, HTTPS and plain TCP, each with a connection of its own."""
+"""Requests from inside a network namespace: HTTP, HTTPS and plain TCP, with connections of their own or over one."""
 
 import http.client
 import json
@@ -6,7 +6,8 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from tests.parts.api import connect
 
@@ -59,17 +60,49 @@ def http_get(
         Unanswered: No answer came.
 
     """
-    try:
-        connection = http.client.HTTPConnection(address, port, timeout=seconds)
-        connection.sock = _connection(netns, address, port, tls_name, seconds)
+    with KeptOpen(netns, address, port, tls_name=tls_name, seconds=seconds) as connection:
+        return connection.get(path, headers=headers)
+
+
+class KeptOpen:
+    """One connection for many requests, as a pool keeps it; a context manager. Arguments as for `http_get`."""
+
+    def __init__(
+        self, netns: str, address: str, port: int, *, tls_name: str | None = None, seconds: float = SECONDS
+    ) -> None:
+        self._server = f"{address}:{port}"
+        self._http = http.client.HTTPConnection(address, port, timeout=seconds)
+        self._http.auto_open = 0  # closed is closed
         try:
-            connection.request("GET", path, headers=dict(headers or {}))
-            response = connection.getresponse()
+            self._http.sock = _connection(netns, address, port, tls_name, seconds)
+        except OSError as error:
+            raise Unanswered(f"{self._server}: {error!r}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """
+        GET *path*.
+
+        Raises:
+            Unanswered: No answer came.
+
+        """
+        try:
+            self._http.request("GET", path, headers=dict(headers or {}))
+            response = self._http.getresponse()
             return Answer(status=response.status, body=response.read().decode())
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException) as error:
-        raise Unanswered(f"{address}:{port}{path}: {error!r}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(f"{self._server}{path}: {error!r}") from error
 
 
 def tcp_ask(netns: str, address: str, port: int, *, seconds: float = SECONDS) -> tuple[str, int]:

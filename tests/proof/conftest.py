@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO
+from typing import Final, NoReturn, TextIO
 
 import pytest
 
@@ -180,9 +180,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     report = session.config.stash.get(REPORT, None)
     if report is None or not report.rows:
         return
-    options: Any = session.config.option
-    everything = not options.keyword and exitstatus == 0 and session.testscollected == len(report.chapters)
-    report.write(JSON, MARKDOWN if everything else None)
+    files = {item.path for item in session.items}
+    everything = files == set(Path(__file__).parent.glob("test_*.py")) and session.testscollected == len(session.items)
+    good = exitstatus == 0 and session.testscollected == len(report.chapters)
+    report.write(JSON, MARKDOWN if everything and good else None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -24,9 +24,12 @@ NAMESPACE: Final = "istio-system"
 PORTS: Final = {"grpc-xds": 15010, "https-dns": 15012, "https-webhook": 15017, "http-monitoring": 15014}
 NO_PODS: Final = {"Deployment", "DaemonSet", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
 VALUES: Final = {"telemetry": {"enabled": False}}
+TEXT_LOG: Final = "text"
+"""A log provider for a Telemetry to name: Istio's default text format in place of the mesh's JSON."""
 MESH: Final = {
     "accessLogFile": "/dev/stdout",
     "accessLogEncoding": "JSON",
+    "extensionProviders": [{"name": TEXT_LOG, "envoyFileAccessLog": {"path": "/dev/stdout"}}],
     # Both families, as Istio documents for dual-stack clusters.
     "defaultConfig": {"proxyMetadata": {"ISTIO_DUAL_STACK": "true"}},
 }

@@ -64,9 +64,11 @@ class Webhook:
         api.apply(endpoints(NAMESPACE, SERVICE, self._address, {"https": PORT}))
         kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, SERVICE)
         tls: list[str | Path] = ["--tls-cert", self._folder / "tls.crt", "--tls-key", self._folder / "tls.key"]
+        # Nobody waits here for endpoints to go.
+        options = ["--log-format", "json", "--drain-seconds", "0.2"]
         self.process = Process(
             "client-ip serve",
-            [sys.executable, "-m", "webhook.cli", "serve", "--kubeconfig", kubeconfig, *tls, "--log-format", "json"],
+            [sys.executable, "-m", "webhook.cli", "serve", "--kubeconfig", kubeconfig, *tls, *options],
             log=self._log,
             netns=self._namespace.name,
         )
@@ -82,6 +84,11 @@ class Webhook:
     def stop(self) -> None:
         """End the server."""
         self.process.stop()
+
+    def restart(self) -> None:
+        """Stop and start the server."""
+        self.stop()
+        self.start()
 
     def metric(self, name: str, **labels: str) -> float | None:
         """Return a sample of its metrics, None where there is none."""
