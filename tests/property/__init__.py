@@ -1,0 +1,1 @@
+"""Laws that hold for whatever the API can carry."""
