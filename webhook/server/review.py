@@ -108,7 +108,11 @@ def decode(body: bytes) -> tuple[str, Request]:
 
     """
     try:
+        if not body.isascii():
+            body.decode()  # what no decision reads is skipped without a look at its text
         request = _review.decode(body).request
+    except UnicodeDecodeError as error:
+        raise BadReview(_plain(error)) from error
     except DECODE_ERRORS as error:
         return _decode_other(body, error)
     kind = request.kind
