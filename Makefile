@@ -44,7 +44,7 @@ proof: install-dev ## a real Istio and a real kernel: the application sees its c
 	$(BIN)/pytest $(PYTEST) -q --tb=short tests/proof
 
 proof-clean: ## what a killed `make proof` left: its network namespaces and what runs in them (root)
-	$(BIN)/python -m tests.proof.preflight --clean
+	$(BIN)/python -m tests.proof.leftover
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate

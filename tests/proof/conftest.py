@@ -4,10 +4,8 @@ The lab, once for all tests of this folder, and the report at the end.
 Run it by `make proof`. Whatever is missing fails the run by name; whatever is interrupted is cleaned up.
 """
 
-import fcntl
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from typing import Final, NoReturn, TextIO
 
 import pytest
 
-from tests.parts.build import ROOT, cache
-from tests.proof import gateway, preflight
+from tests.parts.build import ROOT
+from tests.proof import gateway, leftover, preflight
 from tests.proof.lab import Lab
 from tests.proof.namespaces import host_state, leftovers
 from tests.proof.network import LOAD_BALANCER, OUTSIDE
@@ -28,6 +26,7 @@ JSON: Final = ROOT / "build" / "proof.json"
 MARKDOWN: Final = ROOT / "docs" / "proof.md"
 LOGS: Final = ROOT / "build" / "proof-logs"
 OTHER_RUN_SECONDS: Final = 900.0
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPORT: Final = pytest.StashKey[Report]()
 
 
@@ -43,22 +42,23 @@ class Callers:
     """The network namespace of the client outside the cluster."""
 
 
-def _terminated(number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt(f"signal {number}")
+def _interrupted(number: int, _frame: object) -> NoReturn:
+    """End the run as Ctrl-C does, once: cleaning up takes seconds, and a second signal must not end that."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _wait_for(lock: TextIO) -> None:
-    """Wait for another run to end: two would fight for the same names."""
+def _wait_for_another_run() -> TextIO:
+    """Return the lock, held: two runs would fight for the same names."""
     end = time.monotonic() + OTHER_RUN_SECONDS
     while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                pytest.fail(f"another make proof has run for {OTHER_RUN_SECONDS:g} s on this machine", pytrace=False)
-            time.sleep(1)
-        else:
-            return
+        lock = leftover.lock()
+        if lock is not None:
+            return lock
+        if time.monotonic() > end:
+            pytest.fail(f"another make proof has run for {OTHER_RUN_SECONDS:g} s on this machine", pytrace=False)
+        time.sleep(1)
 
 
 @pytest.fixture(scope="session")
@@ -71,14 +71,13 @@ def host_before() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="session")
-def lab(host_before: dict[str, list[str]], request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(host_before: dict[str, list[str]]) -> Iterator[Lab]:
     """The lab; only one on a machine, since its namespaces have fixed names."""
-    signal.signal(signal.SIGTERM, _terminated)
-    cache().mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="client-ip-proof-"))
-    folder.chmod(0o755)  # the sidecar is another user
-    with (cache() / "proof.lock").open("w") as lock:
-        _wait_for(lock)
+    for number in SIGNALS:
+        signal.signal(number, _interrupted)
+    with _wait_for_another_run():
+        leftover.remove()
+        folder = leftover.new_folder()
         try:
             with Lab(folder) as running:
                 yield running

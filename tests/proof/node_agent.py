@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ MODE: Final = "sidecar.istio.io/interceptionMode"
 READY_SECONDS: Final = 60.0
 PREFLIGHT_FLAGS: Final = ("--run-validation", "--skip-rule-apply")
 """What makes istio-iptables only check: without them its arguments are those of the rules."""
+NEVER: Final = frozenset({"--network-namespace", "--cni-mode", "--cleanup-only"})
+"""With these istio-iptables does not stay in the network namespace that it is started in, or does not clean it up."""
 
 
 class PodError(RuntimeError):
@@ -178,6 +180,7 @@ class NodeAgent:
         if validation is None:
             return
         arguments = [each for each in validation["args"] if each not in PREFLIGHT_FLAGS]
+        refuse_to_leave(arguments)
         arguments[arguments.index("-m") + 1] = pod.stored["metadata"]["annotations"].get(MODE, "REDIRECT")
         variables = environment(pod.stored, validation)
         given = [f"{name}={value}" for name, value in variables.items()]
@@ -211,6 +214,7 @@ class NodeAgent:
 
     def _process(self, pod: RunningPod, container: Mapping[str, Any]) -> Process:
         security = security_of(pod.stored, container)
+        refuse_to_leave(container.get("args", []))
         label = f"{pod.netns.name}-{container['name']}"
         root = self._folder / "pods" / label
         root.mkdir(parents=True, mode=0o755)
@@ -262,6 +266,19 @@ class NodeAgent:
         )
         token: str = answer["status"]["token"]
         return token
+
+
+def refuse_to_leave(arguments: Sequence[str]) -> None:
+    """
+    Refuse to start istio-iptables where it would write rules outside the pod's network namespace.
+
+    Raises:
+        PodError: An argument is one of `NEVER`.
+
+    """
+    found = [each for each in arguments if each.split("=")[0] in NEVER]
+    if found:
+        raise PodError(f"arguments that must never be used here: {' '.join(found)}")
 
 
 def _listens(pod: RunningPod, port: int) -> bool:

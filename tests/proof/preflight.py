@@ -3,10 +3,11 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.proof.namespaces import PREFIX, CommandError, Namespace, clean, run
+from tests.proof.namespaces import PREFIX, CommandError, Namespace, run
 
 COMMANDS: Final = {
     "ip": "iproute2",
@@ -17,7 +18,6 @@ COMMANDS: Final = {
     "ip6tables": "iptables",
     "iptables-save": "iptables",
     "nft": "nftables",
-    "conntrack": "conntrack",
 }
 """Debian's package by command; `packages.txt` lists the packages."""
 
@@ -33,8 +33,15 @@ FEATURES: Final = {
     "routing by mark": ("ip", "rule", "add", "fwmark", "0x539", "lookup", "133"),
     "routing by mark for IPv6": ("ip", "-6", "rule", "add", "fwmark", "0x539", "lookup", "133"),
     "local routes": ("ip", "route", "add", "local", "default", "dev", "lo", "table", "133"),
+    "virtual cables (veth)": ("ip", "link", "add", "one", "type", "veth", "peer", "name", "two"),
+    "bridges": ("ip", "link", "add", "bridge", "type", "bridge"),
+    "forwarding of IPv4": ("sysctl", "-qw", "net.ipv4.ip_forward=1"),
+    "forwarding of IPv6": ("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"),
     "IPv6 addresses": ("ip", "-6", "addr", "add", "fd00::1/128", "dev", "lo"),
     "nftables verdict maps": ("nft", "add table ip cip; add map ip cip m { type inet_service : verdict ; }"),
+    "nftables of IPv6": ("nft", "add table ip6 cip"),
+    "nftables random numbers": ("nft", "add table ip n; add chain ip n c; add rule ip n c numgen random mod 2 0 drop"),
+    "nftables address types": ("nft", "add table ip f; add chain ip f c; add rule ip f c fib daddr type local drop"),
     "nftables masquerading": (
         "nft",
         "add table ip t; add chain ip t p { type nat hook postrouting priority 100; }; add rule ip t p masquerade",
@@ -53,7 +60,7 @@ def missing() -> list[str]:
     if absent:
         packages = " ".join(sorted(set(absent.values())))
         return [f"the command {command}" for command in absent] + [f"install them: apt-get install {packages}"]
-    return _missing_features()
+    return _missing_features() + _missing_for_other_users()
 
 
 def _missing_features() -> list[str]:
@@ -75,6 +82,28 @@ def _missing_features() -> list[str]:
         trial.delete()
 
 
+SIDECAR: Final = ("setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+"""How a sidecar is started: another user, without privileges."""
+
+
+def _missing_for_other_users() -> list[str]:
+    found = []
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}trial-") as folder:
+        Path(folder).chmod(0o755)
+        script = Path(folder) / "script"
+        script.write_text("#!/bin/sh\n")
+        script.chmod(0o755)
+        try:
+            run(*SIDECAR, script)
+        except CommandError as error:
+            found.append(f"a temporary folder where any user may run programs (TMPDIR chooses another): {error}")
+    try:
+        python_for_everyone()
+    except CommandError as error:
+        found.append(str(error))
+    return found
+
+
 def python_for_everyone() -> str:
     """
     Return a Python that any user may run: the application's, which need not be root.
@@ -88,14 +117,11 @@ def python_for_everyone() -> str:
         except CommandError:
             continue
         return candidate
-    raise CommandError(f"no Python that user 1000 may run among {', '.join(candidates)}")
+    raise CommandError(f"a Python that any user may run, such as Debian's python3: none of {', '.join(candidates)} is")
 
 
 def main() -> None:
-    """Say what is missing and fail, or remove what a killed run left (`--clean`)."""
-    if sys.argv[1:] == ["--clean"]:
-        clean()
-        return
+    """Say what is missing and fail."""
     lacking = missing()
     for line in lacking:
         print(f"make proof lacks {line}", file=sys.stderr)
