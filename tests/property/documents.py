@@ -161,9 +161,9 @@ pod_specs = st.fixed_dictionaries(
 """What a pod says of nodes."""
 
 
-def _required(*expressions: Document) -> Document:
-    terms = [{"matchExpressions": [each]} for each in expressions]
-    required = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+def _required(requirement: Document, part: str = "matchExpressions") -> Document:
+    terms = {"nodeSelectorTerms": [{part: [requirement]}]}
+    required = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     return {"affinity": required, "tolerations": [{"operator": "Exists"}]}
 
 
@@ -177,6 +177,12 @@ def _probes() -> list[Document]:
                 for operator in ("In", "NotIn", "Gt", "Lt")
             )
         asked += (_required({"key": key, "operator": operator}) for operator in ("Exists", "DoesNotExist"))
+    for key in ("metadata.name", "metadata.namespace", ""):
+        for operator in ("In", "NotIn", "Exists"):
+            asked += (
+                _required({"key": key, "operator": operator, "values": some}, "matchFields")
+                for some in ([NAMES[0]], [NAMES[1]], NAMES[:2], ["absent"], [""], [], None)
+            )
     for key in TAINTED:
         alone = [{"key": other, "operator": "Exists"} for other in TAINTED if other != key]
         asked.append({"tolerations": alone})

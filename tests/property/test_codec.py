@@ -177,6 +177,13 @@ def test_every_truncation_is_refused() -> None:
     assert answered(body) is not None
 
 
+def test_invalid_utf_8_is_refused_wherever_it_stands() -> None:
+    """In what no decision reads too."""
+    body = json.dumps(DOCUMENTS[0]).encode()
+    for byte in (b"\x80", b"\xff", b"\xed\xa0\x80"):
+        assert [at for at in range(len(body)) if answered(body[:at] + byte + body[at:]) is not None] == []
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     which=st.sampled_from(range(len(DOCUMENTS))),

@@ -267,8 +267,3 @@ def _is_named(name: str, base: str) -> bool:
 def _in_order(injectors: Mapping[str, Iterable[InjectorWebhook]]) -> tuple[InjectorWebhook, ...]:
     """The API server calls configurations in the order of their names."""
     return tuple(webhook for name in sorted(injectors) for webhook in injectors[name])
-
-
-def order_ok(injectors: Mapping[str, Any], own: str = wellknown.CONFIGURATION) -> dict[str, bool]:
-    """Return, for each injector's configuration, whether ours is called before it."""
-    return {name: own < name for name in injectors}

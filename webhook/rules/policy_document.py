@@ -81,7 +81,7 @@ def read_policy(document: Mapping[str, Any]) -> Policy:
     top = _Fields(document, "", errors)
     top.constant("apiVersion", wellknown.POLICY_API_VERSION)
     top.constant("kind", wellknown.POLICY_KIND)
-    name = top.child("metadata", known=None).text("name", required=True)
+    name = top.child("metadata").text("name", required=True)
     spec = top.child("spec", required=True)
     top.ignore("status")
     top.refuse_unknown()
@@ -194,10 +194,10 @@ class _Word(StrEnum):
 class _Fields:
     """One mapping of the document: takes fields out of it, and notes every error with its path."""
 
-    def __init__(self, value: Any, path: str, errors: list[FieldError], known: set[str] | None = None) -> None:
+    def __init__(self, value: Any, path: str, errors: list[FieldError]) -> None:
         self._path = path
         self._errors = errors
-        self._known: set[str] | None = set() if known is None else known
+        self._known: set[str] = set()
         self._value: Mapping[str, Any] = {}
         if isinstance(value, Mapping):
             self._value = value
@@ -205,7 +205,7 @@ class _Fields:
             self.error("", f"must be a mapping, not {_kind(value)}")
 
     def has(self, key: str) -> bool:
-        return self._value.get(key) is not None
+        return self._get(key) is not None
 
     def error(self, key: str, message: str) -> None:
         """Note that the field *key* (this mapping itself where it is empty) is wrong."""
@@ -214,7 +214,7 @@ class _Fields:
     def refuse_unknown(self) -> None:
         """Note every field that nobody asked for."""
         for key in self._value:
-            if self._known is not None and key not in self._known:
+            if key not in self._known:
                 self.error(str(key), "unknown field")
 
     def ignore(self, key: str) -> None:
@@ -224,15 +224,12 @@ class _Fields:
         if self._get(key) != wanted:
             self.error(key, f"must be {wanted!r}, not {_shown(self._get(key))}")
 
-    def child(self, key: str, *, required: bool = False, known: frozenset[str] | None = frozenset()) -> "_Fields":
-        """Return the mapping *key*; *known* None takes any field below it."""
+    def child(self, key: str, *, required: bool = False) -> "_Fields":
+        """Return the mapping *key*; fields below it are refused only where it is told to."""
         value = self._get(key)
         if value is None and required:
             self.error(key, "required")
-        below = _Fields(value, self._below(key), self._errors)
-        if known is None:
-            below._known = None  # its own class
-        return below
+        return _Fields(value, self._below(key), self._errors)
 
     def sequence(self, key: str) -> list[Any]:
         value = self._get(key)
@@ -329,8 +326,7 @@ class _Fields:
         return EVERYTHING
 
     def _get(self, key: str) -> Any:
-        if self._known is not None:
-            self._known.add(key)
+        self._known.add(key)
         return self._value.get(key)
 
     def _below(self, key: str) -> str:

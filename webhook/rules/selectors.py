@@ -7,7 +7,7 @@ https://github.com/kubernetes/component-helpers/blob/v0.37.2/scheduling/corev1/n
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -226,17 +226,3 @@ def tolerates(toleration: Toleration, *, key: str, value: str, effect: str) -> b
 
 def _canonical(text: str) -> int | None:
     return parse_int64(text) if _CANONICAL_INTEGER.fullmatch(text) else None
-
-
-def tolerating(
-    tolerations: Sequence[Toleration],
-    *,
-    key: str,
-    value: str,
-    effect: str,
-) -> Toleration | None:
-    """Return the first toleration that tolerates the taint, or None."""
-    for toleration in tolerations:
-        if tolerates(toleration, key=key, value=value, effect=effect):
-            return toleration
-    return None

@@ -121,7 +121,9 @@ def json_documents(text: bytes) -> Iterator[Document]:
     """Yield the one document of JSON *text*; much faster than YAML, without lines."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except RecursionError as error:
+        raise YAMLInvalid("nested too deeply", 0) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise YAMLInvalid(f"no JSON: {error}", 0) from error
     if value is not None:
         yield Document(1, value)
@@ -261,6 +263,8 @@ def _scalar(node: _Node) -> Any:
 def _integer(text: str) -> int:
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-")
+    if len(digits) > 400:
+        raise ValueError("far beyond every number of Kubernetes, and Python would not write it out again")
     if len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567":
         return sign * int(digits, 8)
     return sign * int(digits, 0)

@@ -95,8 +95,8 @@ _HANDLED: Final = frozenset(
         ("batch", "CronJob"),
     },
 )
-DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
-"""msgspec raises the last two outside its own hierarchy: invalid UTF-8, nesting beyond the interpreter's limit."""
+DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError)
+"""msgspec raises the last outside its own hierarchy, where nesting goes beyond the interpreter's limit."""
 
 
 def decode(body: bytes) -> tuple[str, Request]:
@@ -112,7 +112,7 @@ def decode(body: bytes) -> tuple[str, Request]:
             body.decode()  # what no decision reads is skipped without a look at its text
         request = _review.decode(body).request
     except UnicodeDecodeError as error:
-        raise BadReview(_plain(error)) from error
+        raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
         return _decode_other(body, error)
     kind = request.kind
@@ -141,7 +141,7 @@ def _old_policy(request: _Request) -> str:
     try:
         old = _old_service.decode(request.old_object)
     except DECODE_ERRORS as error:
-        raise BadReview(f"request.oldObject: {error}") from error
+        raise BadReview(f"request.oldObject: {_plain(error)}") from error
     return old.spec.external_traffic_policy if old is not None else ""
 
 
@@ -181,11 +181,7 @@ def _not_ours(kind: _GroupVersionKind, request: _Request | _AnyRequest) -> Reque
 
 
 def _plain(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    if isinstance(error, UnicodeError):
-        return "not UTF-8"
-    return str(error)
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -211,11 +207,6 @@ def _tail(reason: Reason, mode: Mode, outcome: Outcome, policy: str, cause: str)
         annotations["policy"] = policy
     annotations["cause"] = cause
     return b',"auditAnnotations":' + _encoder.encode(annotations) + b"}}"
-
-
-def allowed(uid: str) -> bytes:
-    """Return the response that allows the review *uid* and says nothing more: there was no time to decide."""
-    return b"".join((_HEAD, _encoder.encode(uid), b',"allowed":true}}'))
 
 
 @lru_cache(maxsize=256)
