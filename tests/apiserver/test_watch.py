@@ -227,7 +227,6 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
     _write_node(control_plane, "missed-2", UBUNTU)
     cut_off = connect(str(control_plane.kubeconfig), None)
     with watching(cut_off) as source:
-        lists = _requests(control_plane, "LIST")
         reached = cut_off.configuration.host
         cut_off.configuration.host = "https://127.0.0.1:1"
         control_plane.restart_api_server(crash=True)
@@ -237,6 +236,7 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
         _compact(control_plane)
         control_plane.restart_api_server(crash=True)  # its watch cache forgets what etcd no longer knows
         assert "missed-1" in _as_known(source)
+        lists = _requests(control_plane, "LIST")
         cut_off.configuration.host = reached
         wait_for(lambda: _as_known(source) == _as_stored(control_plane), source.ages)
         wait_for(lambda: max(source.ages().values()) == 0, source.ages)
