@@ -4,6 +4,7 @@ The lab, once for all tests of this folder, and the report at the end.
 Run it by `make proof`. Whatever is missing fails the run by name; whatever is interrupted is cleaned up.
 """
 
+import re
 import shutil
 import signal
 import time
@@ -14,10 +15,11 @@ from typing import Final, NoReturn, TextIO
 
 import pytest
 
-from tests.parts.build import ROOT
+from tests.parts import istio
+from tests.parts.build import ROOT, binaries
 from tests.proof import gateway, leftover, preflight
 from tests.proof.lab import Lab
-from tests.proof.namespaces import host_state, leftovers
+from tests.proof.namespaces import host_state, leftovers, run
 from tests.proof.network import LOAD_BALANCER, OUTSIDE
 from tests.proof.node_agent import RunningPod
 from tests.proof.report import Report, table
@@ -93,9 +95,18 @@ def lab(host_before: dict[str, list[str]]) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Report:
     """Where tests write what they see."""
-    made = Report()
+    made = Report(_versions())
     request.config.stash[REPORT] = made
     return made
+
+
+def _versions() -> str:
+    """Ask the programs themselves."""
+    api_server, agent = binaries("kube-1.37")["kube-apiserver"], istio.programs()["pilot-agent"]
+    kubernetes = run(api_server, "--version").split()[-1].removeprefix("v")
+    found = re.search(r'Version:"([^"]+)"', run(agent, "version"))
+    envoy = run(istio.envoy(), "--version").split("/")[1]
+    return f"Kubernetes {kubernetes}, Istio {found[1] if found else '?'}, Envoy {envoy}"
 
 
 @pytest.fixture(scope="session")

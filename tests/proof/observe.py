@@ -109,10 +109,11 @@ def add_rows(
     *,
     expected: str,
     expected6: str | None = None,
+    headline: bool = False,
 ) -> None:
     """Add the three rows that a request makes; all show the same where the client's IP is not in a header."""
     wanted = names.tell(expected if expected6 is None or ":" not in seen.peer else expected6)
-    check(traffic, mode, APPLICATION, expected=wanted, seen=names.tell(seen.origin))
+    check(traffic, mode, APPLICATION, expected=wanted, seen=names.tell(seen.origin), headline=headline)
     check(traffic, mode, SOCKET, expected=wanted, seen=names.tell(seen.peer))
     check(traffic, mode, LOG, expected=wanted, seen=names.tell(seen.upstream_local_address))
 

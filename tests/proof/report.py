@@ -36,6 +36,8 @@ class Chapter:
     title: str
     text: str
     rows: list[Row] = field(default_factory=list)
+    headlines: list[Row] = field(default_factory=list)
+    """The rows that say it all, also shown at the top of the document."""
 
 
 @dataclass(slots=True)
@@ -57,7 +59,9 @@ class Names:
 class Report:
     """Collects what the tests see."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: str) -> None:
+        """Start; *versions* says of what everything was."""
+        self.versions = versions
         self.names = Names()
         self.chapters: list[Chapter] = []
 
@@ -84,7 +88,8 @@ class Report:
 
     def markdown(self) -> str:
         """Return the document: each chapter with its table."""
-        parts = [HEAD]
+        headlines = [row for chapter in self.chapters for row in chapter.headlines]
+        parts = [HEAD.format(versions=self.versions), "## In short\n", _markdown_table(headlines)]
         for chapter in self.chapters:
             parts.append(f"## {chapter.title}\n\n{chapter.text}\n")
             parts.append(_markdown_table(chapter.rows))
@@ -97,17 +102,26 @@ class Check:
 
     chapter: Chapter
 
-    def __call__(self, traffic: str, mode: str, check: str, *, expected: object, seen: object) -> None:
-        """Add a row."""
-        row = Row(traffic=traffic, mode=mode, check=check, expected=str(expected), seen=str(seen))
+    def __call__(
+        self, traffic: str, mode: str, check: str, *, expected: object, seen: object, headline: bool = False
+    ) -> None:
+        """Add a row; a *headline* is also shown at the top of the document."""
+        row = Row(traffic=traffic, mode=mode, check=check, expected=_said(expected), seen=_said(seen))
         self.chapter.rows.append(row)
+        if headline:
+            self.chapter.headlines.append(row)
+
+
+def _said(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 HEAD: Final = """# The proof
 
 Made by `make proof`, which starts a real control plane, real Istio, real Envoy, real kube-proxy and our webhook in
 network namespaces of one machine, sends traffic and writes down what the application saw. Do not edit: run it again.
-Each row was checked; `build/proof.json` has the same rows. Who is who: README.md of `tests/proof`.
+Each row was checked; `build/proof.json` has the same rows. Who is who is in the
+[lab's own page](../tests/proof/README.md). {versions}.
 """
 
 

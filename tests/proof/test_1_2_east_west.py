@@ -1,11 +1,14 @@
 """Named tests 1 and 2: pod to pod, before and after the label on the namespace."""
 
 from collections.abc import Callable
+from typing import Final
 
 from tests.proof.conftest import App, Callers
 from tests.proof.lab import HTTP_PORT, Lab
 from tests.proof.observe import SOCKET, Seen, add_rows, http, tcp
 from tests.proof.report import Check, Report
+
+HEADLINES: Final = ("HTTP, caller with a sidecar (mTLS) → Service", "TCP, pod without a sidecar → Service")
 
 
 def test_redirect_hides_the_client(lab: Lab, report: Report, callers: Callers, before: App) -> None:
@@ -98,14 +101,15 @@ def ask_everything(check: Check, lab: Lab, report: Report, callers: Callers, app
     both = http(pod, sidecar.netns.name, app.cluster_ips[1], 80, headers=host)
     forged = http(pod, plain.netns.name, pod.address, headers={"X-Forwarded-For": "198.51.100.7"})
     for traffic, client, seen, how in asked:
-        add_rows(check, names, traffic, mode, seen, expected=hidden(client))
+        headline = traffic in HEADLINES
+        add_rows(check, names, traffic, mode, seen, expected=hidden(client), headline=headline)
         check(
             traffic, mode, "how it reached the sidecar", expected=how, seen="mTLS" if seen.is_mtls else "in the clear"
         )
     # Envoy chooses among a dual-stack pod's addresses itself.
     traffic = "HTTP over IPv6, caller with a sidecar (mTLS) → Service"
-    by_family = {"expected": hidden(sidecar.address), "expected6": hidden(sidecar.address6)}
-    add_rows(check, names, traffic, mode, both, **by_family)
+    either, expected6 = hidden(sidecar.address), hidden(sidecar.address6)
+    add_rows(check, names, traffic, mode, both, expected=either, expected6=expected6)
     traffic = "HTTP with a forged X-Forwarded-For, pod without a sidecar → pod"
     check(traffic, mode, SOCKET, expected=names.tell(hidden(plain.address)), seen=names.tell(forged.peer))
     check(

@@ -99,7 +99,7 @@ class _Asked:
     def without_filter(self) -> None:
         """The label alone changes nothing: the filter has to be there."""
         self._mode = "no filter"
-        self._plain(NONE)
+        self._plain(NONE, headline=True)
         self._sidecar(NONE)
         self._gateway(CLIENT, external=CLIENT, proto="http")
 
@@ -133,7 +133,7 @@ class _Asked:
         """The shipped form."""
         self._mode = "append-caller"
         caller = self._callers.plain
-        self._plain(caller.address)
+        self._plain(caller.address, headline=True)
         self._plain(f"{FORGED},{caller.address}", headers={XFF: FORGED})
         seen = http(self._pod, caller.netns.name, self._pod.address6)
         self._row("HTTP over IPv6, pod without a sidecar → pod", XFF, caller.address6, _header(seen, XFF))
@@ -151,11 +151,13 @@ class _Asked:
         self._check(traffic, mode, XFF, expected=NONE, seen=_header(seen, XFF))
         self._check(traffic, mode, "the filter in its Envoy", expected=False, seen=FILTER in _listeners(other))
 
-    def _plain(self, expected: str, *, headers: Mapping[str, str] | None = None) -> tuple[str, Seen]:
+    def _plain(
+        self, expected: str, *, headers: Mapping[str, str] | None = None, headline: bool = False
+    ) -> tuple[str, Seen]:
         seen = http(self._pod, self._callers.plain.netns.name, self._pod.address, headers=headers)
         forged = " with a forged header" if headers else ""
         traffic = f"HTTP{forged}, pod without a sidecar → pod"
-        self._row(traffic, XFF, expected, _header(seen, XFF))
+        self._row(traffic, XFF, expected, _header(seen, XFF), headline=headline)
         self._row(traffic, SOCKET, "127.0.0.6", seen.peer)
         return traffic, seen
 
@@ -173,9 +175,9 @@ class _Asked:
         self._row(traffic, EXTERNAL, external, _header(seen, EXTERNAL))
         self._row(traffic, PROTO, proto, _header(seen, PROTO))
 
-    def _row(self, traffic: str, check: str, expected: str, seen: str) -> None:
+    def _row(self, traffic: str, check: str, expected: str, seen: str, *, headline: bool = False) -> None:
         wanted, told = self._names.tell(expected), self._names.tell(seen)
-        self._check(traffic, f"REDIRECT, {self._mode}", check, expected=wanted, seen=told)
+        self._check(traffic, f"REDIRECT, {self._mode}", check, expected=wanted, seen=told, headline=headline)
 
 
 def _header(seen: Seen, name: str) -> str:

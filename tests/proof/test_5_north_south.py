@@ -145,7 +145,8 @@ def ask_all_ways(
             asked.append((path, app, ask(lab, app.pod, path, prefix)))
     for path, app, seen in asked:
         traffic = f"{path.name}, to the application in {app.pod.mode} mode"
-        check(traffic, mode, XFF, expected=names.tell(client), seen=names.tell(seen.headers["x-forwarded-for"]))
+        read = names.tell(seen.headers["x-forwarded-for"])
+        check(traffic, mode, XFF, expected=names.tell(client), seen=read, headline=path is PATHS[1] and app is apps[1])
         line = gateway_line(ingress, seen)
         heard = names.tell(without_port(line["downstream_remote_address"]))
         check(traffic, mode, GATEWAY_LOG, expected=names.tell(client), seen=heard)
