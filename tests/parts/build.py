@@ -90,6 +90,12 @@ PARTS: Final = {
             packages={"filters": "./cmd/filters"},
             sources=("go.mod", "go.sum", "cmd/filters/*.go"),
         ),
+        Part(
+            name="bench",
+            module="bench",
+            packages={name: f"./cmd/{name}" for name in ("load", "plain", "controllerruntime", "nodes")},
+            sources=("go.mod", "go.sum", "cmd/*/*.go"),
+        ),
         Part(name="helm", module="helm", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
         Part(
             name="istio-1.31",
