@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
+FAST := tests/unit tests/property tests/tls tests/serve
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate lock clean
@@ -33,10 +34,10 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33
-	$(BIN)/pytest $(PYTEST) tests/unit tests/tls tests/serve tests/apiserver
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST) $(FAST) tests/apiserver
 
 test-fast: install-dev ## what needs no Go
-	$(BIN)/pytest $(PYTEST) tests/unit tests/tls tests/serve
+	$(BIN)/pytest $(PYTEST) $(FAST)
 
 proof: install-dev ## a real Istio and a real kernel: the application sees its client (root; built once, minutes)
 	$(BIN)/python -m tests.proof.preflight
