@@ -8,7 +8,7 @@ COOLDOWN ?= 7 days ago
 FAST := tests/unit tests/property tests/tls tests/serve
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate manifests lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,7 +34,7 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST) $(FAST) tests/apiserver
+	$(BIN)/pytest -n 2 $(PYTEST) $(FAST) tests/apiserver
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)
@@ -46,6 +46,9 @@ proof: install-dev ## a real Istio and a real kernel: the application sees its c
 
 proof-clean: ## what a killed `make proof` left: its network namespaces and what runs in them (root)
 	$(BIN)/python -m tests.proof.leftover
+
+manifests: install-dev ## deploy/install.yaml, from the chart
+	$(BIN)/python -m tests.deploy.manifests
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate

@@ -14,3 +14,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "webhook.secret" -}}
 {{- if eq .Values.certificates.mode "manual" -}}{{ .Values.certificates.manual.secretName }}{{- else -}}client-ip-webhook-tls{{- end -}}
 {{- end -}}
+
+{{- /* What values.schema.json can't say: values that must fit each other. */ -}}
+{{- define "webhook.check" -}}
+{{- $secret := .Values.certificates.secret -}}
+{{- if lt (int $secret.caLifeDays) (mul 3 (int $secret.leafLifeDays) | int) -}}
+{{- fail (printf "certificates.secret.caLifeDays: must be at least 3 times certificates.secret.leafLifeDays (%d), not %d" (mul 3 (int $secret.leafLifeDays)) (int $secret.caLifeDays)) -}}
+{{- end -}}
+{{- if eq (int .Values.webhook.port) (int .Values.probePort) -}}
+{{- fail (printf "probePort: must not be webhook.port (%d)" (int .Values.webhook.port)) -}}
+{{- end -}}
+{{- if and .Values.hostNetwork (has 10250 (list (int .Values.webhook.port) (int .Values.probePort))) -}}
+{{- fail "webhook.port: 10250 is the kubelet's on every node, so it does not go with hostNetwork" -}}
+{{- end -}}
+{{- if eq .Values.istio.namespace .Release.Namespace -}}
+{{- fail (printf "istio.namespace: must not be the release's own namespace (%s), which the webhook never touches" .Release.Namespace) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,109 @@
+"""
+What the chart renders, by the real helm; and `deploy/install.yaml`, which is what it renders by default.
+
+    python -m tests.deploy.manifests       (make manifests)
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.parts.build import ROOT, binaries
+
+CHART: Final = ROOT / "deploy" / "chart"
+INSTALL: Final = ROOT / "deploy" / "install.yaml"
+RELEASE: Final = "client-ip-webhook"
+NAMESPACE: Final = "client-ip-system"
+OLDEST: Final = "1.30.0"
+"""The oldest Kubernetes that the chart takes."""
+CRD: Final = ROOT / "webhook" / "cli" / "crd.yaml"
+CHARTED_CRD: Final = CHART / "files" / "crd.yaml"
+
+HEADER: Final = f"""\
+# client-ip-webhook, whole: `kubectl apply --server-side -f install.yaml`. Made from deploy/chart by `make manifests`.
+# Uninstall: docs/operations.md; deleting this file's objects deletes the CRD, and with it every ClientIPPolicy.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {NAMESPACE}
+  labels:
+    app.kubernetes.io/name: {RELEASE}
+    pod-security.kubernetes.io/enforce: restricted
+"""
+"""Helm makes the namespace itself (--create-namespace), kubectl does not."""
+
+
+class HelmError(RuntimeError):
+    """Helm refused; the message is what it said."""
+
+
+def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> str:
+    """
+    Run helm and return what it printed.
+
+    Raises:
+        HelmError: It failed.
+
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBECONFIG"))}
+    if kubeconfig is not None:
+        environment["KUBECONFIG"] = str(kubeconfig)
+    command = [str(binaries("helm")["helm"]), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise HelmError(done.stderr.strip())
+    return done.stdout
+
+
+def template(values: Mapping[str, Any] | None = None, *, namespace: str = NAMESPACE) -> str:
+    """Return what the chart renders with *values* in place of its own."""
+    command: list[str | Path] = ["template", RELEASE, CHART, "--namespace", namespace, "--kube-version", OLDEST]
+    return helm(*command, *settings(values or {}))
+
+
+def settings(values: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return the options that give helm *values*, whole lists and maps at the last level."""
+    options = []
+    for key, value in values.items():
+        where = f"{path}{key.replace('.', chr(92) + '.')}"
+        if isinstance(value, Mapping) and value:
+            options += settings(value, f"{where}.")
+        else:
+            options += ["--set-json", f"{where}={json.dumps(value)}"]
+    return options
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """Return the objects in a YAML stream."""
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def render(values: Mapping[str, Any] | None = None, *, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+    """Return the objects that the chart renders."""
+    return documents(template(values, namespace=namespace))
+
+
+def only(objects: list[dict[str, Any]], kind: str, name: str = RELEASE) -> dict[str, Any]:
+    """Return the one object of *kind* and *name*."""
+    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return found
+
+
+def install_manifest() -> str:
+    """Return what `deploy/install.yaml` must be."""
+    return HEADER + template()
+
+
+def main() -> None:
+    """Write the files that are made from others."""
+    CHARTED_CRD.write_text(CRD.read_text())
+    INSTALL.write_text(install_manifest())
+
+
+if __name__ == "__main__":
+    main()
