@@ -2,23 +2,11 @@
 
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.parts.kube import VERSIONS, ControlPlane
 from tests.parts.oracle import Oracle
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a control plane in one process, where `pytest -n` runs several."""
-    for item in items:
-        call = getattr(item, "callspec", None)
-        version = call.params.get("control_plane") if call is not None else None
-        group = item.path.stem if version is None else f"control-plane-{version}"
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
