@@ -42,7 +42,7 @@ BAD = {
     "an empty uid": _with(uid=""),
     "a uid that is a number": _with(uid=7),
     "deep nesting": b"[" * 100_000,
-    "deep nesting in the object": GOOD.replace(b'"spec"', b'"x": ' + b"[" * 100_000 + b"]" * 100_000 + b', "spec"'),
+    "deep nesting in the object": GOOD.replace(b'"spec"', b'"x": ' + b"[" * 3_000_000 + b"]" * 3_000_000 + b', "spec"'),
     "invalid UTF-8": GOOD.replace(b"httpbin", b"http\xffbin"),
     "annotations of the wrong type": _with(object={**POD, "metadata": {"annotations": {"a": 1}}}),
     "annotations as a list": _with(object={**POD, "metadata": {"annotations": []}}),

@@ -19,7 +19,7 @@ from webhook.facts.files import FilesInvalid, Found, Problem, expand, read, take
 from webhook.rules import wellknown
 from webhook.rules.decide import pod_of
 from webhook.rules.objects import GROUPS, DaemonSet, Pod, Reviewed, Service
-from webhook.rules.policy_document import RFC3339
+from webhook.rules.policy_document import read_time
 from webhook.rules.snapshot import Request, Snapshot
 
 API_VERSIONS: Final = {kind: f"{group}/v1".lstrip("/") for kind, group in GROUPS.items()}
@@ -60,11 +60,9 @@ class TimeType(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            if RFC3339.fullmatch(value) is None:
-                raise ValueError(value)
-            return datetime.fromisoformat(value.upper())
-        except ValueError:
-            self.fail(f"{value!r} is no RFC 3339 time such as 2027-03-31T00:00:00Z", param, ctx)
+            return read_time(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def now_or(moment: datetime | None) -> datetime:
