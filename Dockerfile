@@ -1,0 +1,52 @@
+# syntax keeps to what Docker, BuildKit and buildah all know.
+#
+# A release pins the base by its digest: --build-arg BASE=debian:trixie-slim@sha256:…
+# trixie's Python is built with PGO and LTO; a plain build takes 1.3 times the CPU for each review.
+ARG BASE=debian:trixie-slim
+
+# --- Python, the same in the stage that builds and in the one that runs: what is compiled here runs there
+FROM ${BASE} AS python
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends python3 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/debconf/*-old /var/log/*.log /var/log/apt
+
+# --- What is installed: hash-locked wheels alone, nothing is compiled but bytecode
+FROM python AS build
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends ca-certificates python3-venv
+WORKDIR /src
+COPY requirements/build.txt requirements/run.txt requirements/
+RUN python3 -m venv /pip \
+ && python3 -m venv --without-pip /opt/client-ip \
+ && /pip/bin/pip install --quiet --no-cache-dir --only-binary :all: --require-hashes -r requirements/build.txt \
+ && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile \
+      --only-binary :all: --require-hashes -r requirements/run.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY certs certs
+COPY webhook webhook
+# The sources' time is of no matter: bytecode that is never checked, so that nothing is stat'ed or written at start.
+RUN /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile --no-deps \
+      --no-build-isolation . \
+ && /opt/client-ip/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/client-ip/lib
+
+# --- What runs: Python and the wheels; no pip, no compiler, nothing that root owns is writable
+FROM python
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="client-ip-webhook" \
+      org.opencontainers.image.description="Lets applications behind Istio see who really called them" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}"
+COPY --from=build /opt/client-ip /opt/client-ip
+ENV PATH=/opt/client-ip/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 65532:65532
+EXPOSE 8443 8080
+ENTRYPOINT ["client-ip"]
+CMD ["serve"]
