@@ -1,9 +1,12 @@
 """What the rendered roles grant, permission by permission, beside what the audit log saw used."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Final
+
+BUILT_IN_UNKNOWN: Final = re.compile(r'clusterrole\.rbac\.authorization\.k8s\.io "system:[a-z-]+" not found')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -49,6 +52,14 @@ def permissions(documents: Iterable[Mapping[str, Any]]) -> Iterator[Permission]:
 
 
 def denied(event: Mapping[str, Any]) -> bool:
-    """Return whether the API server refused the right to a request."""
-    decision = event.get("annotations", {}).get("authorization.k8s.io/decision")
-    return bool(decision == "forbid" or event.get("responseStatus", {}).get("code") == 403)
+    """
+    Return whether the API server refused the right to a request.
+
+    Not where it says that it does not know its own built-in roles: for a moment after its start the authorizer has not
+    read what etcd holds, and refuses everybody
+    (https://github.com/kubernetes/kubernetes/blob/v1.37.2/plugin/pkg/auth/authorizer/rbac/rbac.go).
+    """
+    annotations = event.get("annotations", {})
+    forbidden = annotations.get("authorization.k8s.io/decision") == "forbid"
+    refused = forbidden or event.get("responseStatus", {}).get("code") == 403
+    return refused and not BUILT_IN_UNKNOWN.search(annotations.get("authorization.k8s.io/reason", ""))

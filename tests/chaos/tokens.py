@@ -8,7 +8,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,11 +16,18 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.parts.kube import SERVICE_ACCOUNT_ISSUER, ControlPlane
 
+LEEWAY: Final = timedelta(minutes=1)
+"""
+What the API server allows for clocks that differ: a token is good that long after its `exp`.
+
+https://github.com/go-jose/go-jose/blob/v4.1.2/jwt/validation.go (DefaultLeeway)
+"""
+
 
 def mint(plane: ControlPlane, namespace: str, name: str, *, life: timedelta) -> str:
-    """Return a token of the ServiceAccount, good from now on for *life*."""
+    """Return a token of the ServiceAccount that the API server takes from now on for *life*."""
     account = plane.client().get("v1", "ServiceAccount", name, namespace=namespace)
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - LEEWAY
     claims = {
         "iss": SERVICE_ACCOUNT_ISSUER,
         "sub": f"system:serviceaccount:{namespace}:{name}",

@@ -120,7 +120,6 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
     """
     metadata = {"name": SERVICE, "labels": {"app.kubernetes.io/name": SERVICE}}
     subject = {"kind": "ServiceAccount", "name": service_account, "namespace": own_namespace}
-    read = ["get", "list", "watch"]
     rules = [
         {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
         {
@@ -136,7 +135,7 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
             "apiGroups": [""],
             "resources": ["configmaps"],
             "resourceNames": [wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP],
-            "verbs": read,
+            "verbs": ["list", "watch"],
         },
     ]
     terway = [
