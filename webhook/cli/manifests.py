@@ -92,7 +92,8 @@ def read_manifests(
     left = {id(each) for each in take_all(found, collector, problems)}
     subjects: dict[int, Subject] = {}
     for each in found:
-        if id(each) in left and API_VERSIONS.get(each.kind) == each.api_version:
+        # Whether it is a fact or not: a DaemonSet is evidence of Terway, and a workload as well.
+        if API_VERSIONS.get(each.kind) == each.api_version:
             subject = _subject(each, namespace, problems)
             if subject is not None:
                 subjects[id(each)] = subject
