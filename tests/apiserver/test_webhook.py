@@ -10,7 +10,7 @@ import pytest
 
 from tests.apiserver.deployed import Deployed, eventually, namespace_of, pod
 from tests.apiserver.injector import Injector, injecting
-from tests.parts.api import Reply
+from tests.parts.api import ApiError, Reply
 from tests.parts.kube import ControlPlane
 
 MODE = "sidecar.istio.io/interceptionMode"
@@ -163,8 +163,8 @@ def _until_seen_or_refused(webhook: Deployed, name: str) -> None:
     def warned() -> str:
         try:
             made = webhook.api.create(secure, namespace=name, dry_run=True)
-        except Exception as error:  # noqa: BLE001  # PodSecurity refuses the stand-in's container; our warning comes with it
-            return " ".join(getattr(error, "warnings", ()))
+        except ApiError as error:  # PodSecurity refuses the stand-in's container; our warning comes with it
+            return " ".join(error.warnings)
         return " ".join(made.warnings)
 
     eventually(lambda: "pod-security" in warned(), warned)

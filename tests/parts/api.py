@@ -37,17 +37,20 @@ class Reply(dict[str, Any]):
 
     warnings: tuple[str, ...] = ()
     status: int = 200
+    audit_id: str = ""
+    """By which the audit log calls the request."""
 
 
 class ApiError(Exception):
     """A refusal by the API server."""
 
-    def __init__(self, status: int, reason: str, message: str, warnings: tuple[str, ...]) -> None:
+    def __init__(self, status: int, reason: str, message: str, warnings: tuple[str, ...], audit_id: str = "") -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
         self.warnings = warnings
+        self.audit_id = audit_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class Answer:
         """The texts of the Warning headers."""
         joined = ", ".join(self.headers.get_all("Warning", []))
         return tuple(re.sub(r"\\(.)", r"\1", text) for text in _WARNING.findall(joined))
+
+    @property
+    def audit_id(self) -> str:
+        """The header Audit-ID."""
+        return self.headers.get("Audit-ID", "")
 
 
 class Api:
@@ -168,9 +176,16 @@ class Api:
         path = self._path_of(document, namespace, named=False)
         return self.request("POST", path, body=document, query=_options(dry_run=dry_run))
 
-    def replace(self, document: Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False) -> Reply:
+    def replace(
+        self,
+        document: Mapping[str, Any],
+        *,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        subresource: str = "",
+    ) -> Reply:
         """Update an object (PUT) and return it as stored."""
-        path = self._path_of(document, namespace, named=True)
+        path = self._path_of(document, namespace, named=True) + (f"/{subresource}" if subresource else "")
         return self.request("PUT", path, body=document, query=_options(dry_run=dry_run))
 
     def apply(
@@ -255,6 +270,7 @@ class Api:
         reply = Reply(json.loads(answer.body))
         reply.warnings = answer.warnings
         reply.status = answer.status
+        reply.audit_id = answer.audit_id
         return reply
 
     def path(
@@ -301,7 +317,7 @@ class Api:
             if answer.headers.get_content_type() == "application/json":
                 told = json.loads(answer.body)
                 reason, message = told.get("reason", ""), told.get("message", "")
-            raise ApiError(answer.status, reason, message, answer.warnings)
+            raise ApiError(answer.status, reason, message, answer.warnings, answer.audit_id)
         return answer
 
     def _exchange(self, method: str, target: str, body: bytes | None, content_type: str | None) -> Answer:

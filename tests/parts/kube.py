@@ -316,6 +316,20 @@ class ControlPlane:
         events: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [event for event in events if all(_field(event, path) == value for path, value in want.items())]
 
+    def audited(self, audit_id: str) -> dict[str, Any]:
+        """Return the event of one request; waits until the API server has written it."""
+
+        found: list[bytes] = []
+
+        def written() -> bool:
+            lines = self.audit_log.read_bytes().split(b"\n")[:-1] if self.audit_log.exists() else []
+            found[:] = [line for line in lines if audit_id.encode() in line]
+            return bool(found)
+
+        self.wait_until(written, what=f"the audit log's event {audit_id}")
+        event: dict[str, Any] = json.loads(found[-1])
+        return event
+
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of kube-apiserver's samples called *name* that carry *labels*; 0 where there is none."""
         with self.client() as client:
