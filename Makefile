@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
-FAST := tests/unit tests/property tests/tls tests/serve
+FAST := tests/unit tests/property tests/tls tests/serve tests/cli tests/deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate manifests lock clean

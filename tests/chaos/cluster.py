@@ -79,6 +79,8 @@ class Lab:
         self.folder = folder
         self.documents = charted()
         self.rows: list[Row] = []
+        self.starts: list[tuple[datetime, datetime]] = []
+        """When the API server was starting again."""
         self.plane = ControlPlane(
             "1.37", folder / "kube", bind_address=ADDRESS, audit_policy=OURS, aggregator_routing=True
         )

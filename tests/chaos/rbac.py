@@ -1,12 +1,10 @@
 """What the rendered roles grant, permission by permission, beside what the audit log saw used."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import product
-from typing import Any, Final
-
-BUILT_IN_UNKNOWN: Final = re.compile(r'clusterrole\.rbac\.authorization\.k8s\.io "system:[a-z-]+" not found')
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -51,15 +49,13 @@ def permissions(documents: Iterable[Mapping[str, Any]]) -> Iterator[Permission]:
                 )
 
 
-def denied(event: Mapping[str, Any]) -> bool:
+def denied(event: Mapping[str, Any], *, starts: Iterable[tuple[datetime, datetime]]) -> bool:
     """
     Return whether the API server refused the right to a request.
 
-    Not where it says that it does not know its own built-in roles: for a moment after its start the authorizer has not
-    read what etcd holds, and refuses everybody
-    (https://github.com/kubernetes/kubernetes/blob/v1.37.2/plugin/pkg/auth/authorizer/rbac/rbac.go).
+    Not while it *starts*: until the authorizer has read what etcd holds, it refuses everybody.
     """
-    annotations = event.get("annotations", {})
-    forbidden = annotations.get("authorization.k8s.io/decision") == "forbid"
+    forbidden = event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
     refused = forbidden or event.get("responseStatus", {}).get("code") == 403
-    return refused and not BUILT_IN_UNKNOWN.search(annotations.get("authorization.k8s.io/reason", ""))
+    received = datetime.fromisoformat(event["requestReceivedTimestamp"])
+    return refused and not any(begin <= received <= end for begin, end in starts)

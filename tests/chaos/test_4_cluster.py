@@ -2,6 +2,7 @@
 
 import base64
 import time
+from datetime import UTC, datetime
 from typing import Final
 
 from certs.lifecycle import State
@@ -14,8 +15,10 @@ def test_the_api_server_restarts(lab: Lab) -> None:
     """Creations fail while it is away, ours is not what fails them; then it calls us as before."""
     with lab.fault("API server restart") as fault:
         fault.forget_counters(lab.counters())
+        began = datetime.now(UTC)
         lab.plane.restart_api_server()
         lab.until(lab.patches, "the API server to call us again")
+        lab.starts.append((began, datetime.now(UTC)))
     fault.costs(failed=100, within_seconds=30, not_created=True)
 
 

@@ -34,7 +34,15 @@ KUBECONFIG: Final = click.option("--kubeconfig", metavar="FILE", help="The clust
 CONTEXT: Final = click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
 
 
-@click.group("certs", context_settings={"auto_envvar_prefix": "CLIENT_IP"})
+@click.group(
+    "certs",
+    context_settings={"auto_envvar_prefix": "CLIENT_IP"},
+    epilog="""\b
+Examples:
+  client-ip certs status
+  client-ip certs rotate              (a new CA and leaf; no call fails)
+  client-ip certs rotate --drop-old   (the same, and the old key is distrusted at once)""",
+)
 def command() -> None:
     """Show, renew and bootstrap the webhook's certificates."""
 

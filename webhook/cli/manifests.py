@@ -23,6 +23,21 @@ from webhook.rules.policy_document import read_time
 from webhook.rules.snapshot import Request, Snapshot
 
 API_VERSIONS: Final = {kind: f"{group}/v1".lstrip("/") for kind, group in GROUPS.items()}
+_SHORT: Final = {
+    "po": "Pod",
+    "svc": "Service",
+    "deploy": "Deployment",
+    "sts": "StatefulSet",
+    "ds": "DaemonSet",
+    "rs": "ReplicaSet",
+    "cj": "CronJob",
+}
+_KINDS: Final = {**{kind.lower(): kind for kind in GROUPS}, **{f"{kind.lower()}s": kind for kind in GROUPS}, **_SHORT}
+
+
+def kind_of(written: str) -> str | None:
+    """Return the kind that is meant, as kubectl takes it (`Pod`, `pods`, `po`), or None: nothing that is decided."""
+    return _KINDS.get(written.lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +107,7 @@ def read_manifests(
     left = {id(each) for each in take_all(found, collector, problems)}
     subjects: dict[int, Subject] = {}
     for each in found:
-        # Whether it is a fact or not: a DaemonSet is evidence of Terway, and a workload as well.
+        # Whether it is a fact or not: Terway's DaemonSet is evidence, and a workload as well.
         if API_VERSIONS.get(each.kind) == each.api_version:
             subject = _subject(each, namespace, problems)
             if subject is not None:

@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from certs.kube import KubeError, NotFoundError
-from webhook.cli.explain import explained_json, explained_text
-from webhook.cli.manifests import Manifests, Subject
+from webhook.cli.explained import explained_json, explained_text
+from webhook.cli.manifests import Subject, kind_of
 from webhook.facts.collect import Collector, decode
 from webhook.facts.kube import KubeConfigInvalid
 from webhook.facts.once import ClusterUnreadable, collect_once, fetch
@@ -23,7 +23,6 @@ from webhook.rules.objects import GROUPS, Pod, Reviewed, Service
 from webhook.rules.sidecar import injected_mode, own_mode
 from webhook.rules.snapshot import Request
 
-KINDS: Final = {kind.lower(): kind for kind in GROUPS}
 MAX_OWNERS: Final = 4
 """CronJob, Job, Pod: nothing is made in more steps."""
 
@@ -58,8 +57,8 @@ def _explain(
     now: datetime,
     output: str,
 ) -> Mapping[str, Any]:
-    kind, _, called = name.partition("/")
-    kind = KINDS[kind.lower().removesuffix("s")]
+    written, _, called = name.partition("/")
+    kind = kind_of(written) or ""  # the caller has looked
 
     def get(kind: str, called: str) -> dict[str, Any]:
         (raw,) = fetch(kubeconfig, context, [_path(kind, namespace, called)])
@@ -72,13 +71,13 @@ def _explain(
         raise click.UsageError(f"no {kind} {called} in namespace {namespace}") from error
     controller = _controller(document, get)
     subject = _subject(controller, namespace)
-    manifests = Manifests(subjects=(subject,), snapshot=collector.snapshot(), others=0, documents=())
+    snapshot = collector.snapshot()
     pods = [] if kind == "Service" else _pods(document, namespace, kubeconfig, context)
     if output == "json":
-        return {**explained_json(subject, manifests, now), "pods": [_as_is(pod) for pod in pods]}
+        return {**explained_json(subject, snapshot, now), "pods": [_as_is(pod) for pod in pods]}
     if controller is not document:
         click.echo(f"{kind} {namespace}/{called} is made by {controller['kind']} {controller['metadata']['name']}:")
-    click.echo(explained_text(subject, manifests, now))
+    click.echo(explained_text(subject, snapshot, now))
     for pod in pods:
         as_is = _as_is(pod)
         click.echo(f"  running: {as_is['name']} on {as_is['node'] or 'no node yet'}: {as_is['fact']}")

@@ -100,8 +100,15 @@ class Collector:
     _nodes: NodeIndex | None = None
     _policies: Policies = field(default_factory=Policies)
 
-    def takes(self, api_version: str, kind: str) -> bool:
-        """Return whether an object of that kind may be a fact."""
+    def takes(self, api_version: str, kind: str, namespace: str = "", name: str = "") -> bool:
+        """Return whether an object is a fact; of ConfigMaps and DaemonSets a few are."""
+        if kind == "ConfigMap":
+            is_terways = (namespace, name) == (KUBE_SYSTEM, TERWAY_CONFIG_MAP)
+            return is_terways or any(
+                _is_named(name, base) for base in (wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP)
+            )
+        if kind == "DaemonSet":
+            return namespace == KUBE_SYSTEM and name in TERWAY_DAEMON_SETS
         return (api_version, kind) in KINDS
 
     def put(self, api_version: str, kind: str, raw: Mapping[str, Any] | bytes) -> None:

@@ -156,13 +156,14 @@ def _objects(name: str, document: Document, value: Any, prefix: str, problems: l
 
 def take(found: Found, collector: Collector, problems: list[Problem]) -> bool:
     """Give *found* to the *collector*; return whether it is a fact. Mistakes are added to *problems*."""
-    if not collector.takes(found.api_version, found.kind):
+    metadata = found.value.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    name = metadata.get("name")
+    if not collector.takes(found.api_version, found.kind, str(metadata.get("namespace")), str(name)):
         return False
     try:
         if found.kind == wellknown.POLICY_KIND:
             read_policy(found.value)  # in files a bad policy is a mistake, not one that is in force
-        metadata = found.value.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, Mapping) else None
         if not isinstance(name, str) or not name:
             problems.append(found.problem("metadata.name", "required, a string"))
             return True
