@@ -8,12 +8,14 @@ ARG BASE=debian:trixie-slim
 FROM ${BASE} AS python
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends python3 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/debconf/*-old /var/log/*.log /var/log/apt
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*.log /var/log/apt
 
 # --- What is installed: hash-locked wheels alone, nothing is compiled but bytecode
 FROM python AS build
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends ca-certificates python3-venv
+# The system's certificates: those of a company's proxy count too, mounted at /usr/local/share/ca-certificates/NAME.crt.
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
 RUN python3 -m venv /pip \
@@ -21,12 +23,16 @@ RUN python3 -m venv /pip \
  && /pip/bin/pip install --quiet --no-cache-dir --only-binary :all: --require-hashes -r requirements/build.txt \
  && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile \
       --only-binary :all: --require-hashes -r requirements/run.txt
+# Of the Kubernetes client only configuration and credentials are used: its model classes are most of the image.
+RUN cd /opt/client-ip/lib/python3*/site-packages/kubernetes \
+ && rm -r aio && find client/models client/api -type f ! -name __init__.py -delete
 COPY pyproject.toml README.md LICENSE ./
 COPY certs certs
 COPY webhook webhook
-# The sources' time is of no matter: bytecode that is never checked, so that nothing is stat'ed or written at start.
-RUN /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile --no-deps \
-      --no-build-isolation . \
+# Bytecode that is never compared with its source: nothing is stat'ed or written at start.
+RUN /pip/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile --no-deps --no-index \
+      /wheels/*.whl \
  && /opt/client-ip/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/client-ip/lib
 
 # --- What runs: Python and the wheels; no pip, no compiler, nothing that root owns is writable

@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
-FAST := tests/unit tests/property tests/tls tests/serve tests/cli tests/deploy
+FAST := tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean gate manifests lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test gate manifests lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,8 +33,8 @@ demo: install ## real manifests decided and patched over HTTPS
 	$(BIN)/client-ip demo
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
-	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33
-	$(BIN)/pytest -n 2 $(PYTEST) $(FAST) tests/apiserver
+	$(BIN)/python -m tests.parts.build kube-1.37 kube-1.33 helm
+	$(BIN)/pytest -n 2 $(PYTEST) $(FAST) tests/deploy tests/apiserver
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)
@@ -46,6 +46,12 @@ proof: install-dev ## a real Istio and a real kernel: the application sees its c
 
 proof-clean: ## what a killed `make proof` left: its network namespaces and what runs in them (root)
 	$(BIN)/python -m tests.proof.leftover
+
+chaos: install-dev ## faults under load on a real API server: rotations, restarts, crashes, clocks (root; minutes)
+	$(BIN)/python -m tests.chaos $(PYTEST)
+
+image-test: install-dev ## the image built without Docker, and run as the chart runs it (root, buildah, debootstrap)
+	$(BIN)/pytest -q -s $(PYTEST) tests/image
 
 manifests: install-dev ## deploy/install.yaml, from the chart
 	$(BIN)/python -m tests.deploy.manifests

@@ -1,0 +1,93 @@
+"""The chart on a real API server: taken in whole, allowed to run as it is, and gone in the right order."""
+
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.deploy.manifests import CHART, INSTALL, NAMESPACE, RELEASE, documents, helm, only, render
+from tests.parts.api import Api
+from tests.parts.kube import ControlPlane
+
+CONFIGURATION: Final = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", RELEASE)
+CRD: Final = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "clientippolicies.client-ip.dev")
+
+
+@pytest.fixture
+def api(control_plane: ControlPlane) -> Api:
+    api = control_plane.client()
+    if api.find("v1", "Namespace", "istio-system") is None:
+        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}})
+    return api
+
+
+def needed(api: Api, objects: list[dict[str, Any]]) -> None:
+    """Make the namespaces that a dry run can't."""
+    for name in {each["metadata"].get("namespace", "default") for each in objects}:
+        if api.find("v1", "Namespace", name) is None:
+            api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+
+def test_install_yaml_is_taken_in_whole(api: Api) -> None:
+    """By server-side apply, as its head says; nothing in it is unknown to the API server, or deprecated."""
+    objects = documents(INSTALL.read_text())
+    needed(api, objects)
+    for document in objects:
+        made = api.apply(document, dry_run=True)
+        assert made.warnings == (), (document["kind"], made.warnings)
+
+
+@pytest.mark.parametrize("mode", ["secret", "manual"])
+def test_pods_of_the_deployment_are_allowed_where_restricted_is_enforced(api: Api, mode: str) -> None:
+    manual = {"certificates": {"mode": "manual", "manual": {"secretName": "mine", "caBundle": "Q0E="}}}
+    objects = render(manual if mode == "manual" else {})
+    name = f"ours-{secrets.token_hex(3)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    template = only(objects, "Deployment")["spec"]["template"]
+    spec = {key: value for key, value in template["spec"].items() if key != "serviceAccountName"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": template["metadata"]["labels"]}}
+    made = api.create({**pod, "spec": spec}, namespace=name, dry_run=True)
+    assert made.warnings == ()
+    assert made["spec"]["priority"] == 2_000_000_000
+
+
+def test_helm_installs_upgrades_and_takes_the_configuration_away_first(
+    control_plane: ControlPlane, api: Api, tmp_path: Path
+) -> None:
+    """The real helm against the real API server; the audit log tells the order."""
+    kubeconfig = Path(control_plane.kubeconfig)
+    for name in (RELEASE, f"{RELEASE}-metrics"):
+        assert api.find("v1", "Service", name, namespace=NAMESPACE) is None
+    leftover = api.find(*CONFIGURATION)
+    assert leftover is None, "another test's"
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump({"replicas": 3}))
+    base: tuple[str | Path, ...] = ("--namespace", NAMESPACE)
+    # The lab's CRD has another field manager's fields.
+    if api.find(*CRD) is not None:
+        api.delete(*CRD)
+        control_plane.wait_until(lambda: api.find(*CRD) is None, what="the CRD to be gone")
+    said = helm("install", RELEASE, CHART, *base, "--create-namespace", kubeconfig=kubeconfig)
+    assert "kubectl label namespace NAME client-ip.dev/preserve=audit" in said
+    assert len(api.get(*CONFIGURATION)["webhooks"]) == 5
+    assert api.find("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE) is not None
+
+    # What the webhook writes itself survives an upgrade.
+    bundle = "Q0E="
+    api.patch(*CONFIGURATION, [{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}])
+    helm("upgrade", RELEASE, CHART, *base, "--values", tmp_path / "values.yaml", kubeconfig=kubeconfig)
+    assert api.get("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE)["spec"]["replicas"] == 3
+    assert api.get(*CONFIGURATION)["webhooks"][0]["clientConfig"]["caBundle"] == bundle
+
+    before = len(control_plane.audit_events(verb="delete"))
+    helm("uninstall", RELEASE, *base, kubeconfig=kubeconfig)
+    control_plane.wait_until(lambda: len(control_plane.audit_events(verb="delete")) > before + 8, what="the deletes")
+    deleted = [event["objectRef"] for event in control_plane.audit_events(verb="delete")[before:]]
+    resources = [each["resource"] for each in deleted]
+    assert resources[0] == "mutatingwebhookconfigurations", resources
+    assert {"deployments", "services", "clusterroles", "serviceaccounts"} <= set(resources)
+    assert api.find(*CONFIGURATION) is None
+    assert api.find("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE) is None
+    assert api.find(*CRD) is not None, "policies are the users': their CRD stays"

@@ -1,0 +1,215 @@
+"""What the chart renders: safe by default, equal to what the command renders, and strict about its values."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.apiserver.deployed import render as command
+from tests.deploy.manifests import CHART, NAMESPACE, RELEASE, HelmError, only, render, template
+
+MODES: Final[Mapping[str, dict[str, Any]]] = {
+    "secret": {},
+    "cert-manager": {"certificates": {"mode": "cert-manager"}},
+    "manual": {"certificates": {"mode": "manual", "manual": {"secretName": "mine", "caBundle": "Q0E="}}},
+}
+RESTRICTED: Final = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def pod_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = only(objects, "Deployment")["spec"]["template"]
+    return found
+
+
+def without(webhook: dict[str, Any], *fields: str) -> dict[str, Any]:
+    return {key: value for key, value in webhook.items() if key not in fields}
+
+
+def test_the_configuration_is_what_the_command_renders() -> None:
+    (rendered,) = command("configuration")
+    charted = only(render(), "MutatingWebhookConfiguration")
+    assert charted["metadata"]["name"] == rendered["metadata"]["name"]
+    assert [without(each, "clientConfig") for each in charted["webhooks"]] == [
+        without(each, "clientConfig") for each in rendered["webhooks"]
+    ]
+    for charted_webhook, rendered_webhook in zip(charted["webhooks"], rendered["webhooks"], strict=True):
+        assert charted_webhook["clientConfig"]["service"] == rendered_webhook["clientConfig"]["service"]
+        assert "caBundle" not in charted_webhook["clientConfig"], "the injector writes it"
+
+
+def granted(objects: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for each in objects:
+        if each["kind"] in {"Role", "ClusterRole"}:
+            for rule in each["rules"]:
+                for group in rule["apiGroups"]:
+                    for resource in rule["resources"]:
+                        for verb in rule["verbs"]:
+                            names = ",".join(sorted(rule.get("resourceNames", ())))
+                            where = each["metadata"].get("namespace", "")
+                            found.add((where, group, resource, verb, names))
+    return found
+
+
+def test_the_roles_grant_what_the_command_renders() -> None:
+    assert granted(render()) == granted(command("rbac", "--tls-secret", "client-ip-webhook-tls"))
+
+
+def test_certificates_by_others_need_no_secrets_of_ours() -> None:
+    for mode in ("cert-manager", "manual"):
+        grants = granted(render(MODES[mode]))
+        assert not [each for each in grants if each[2] == "secrets"]
+        assert not [each for each in grants if each[3] in {"create", "update"}]
+
+
+def test_pods_are_restricted_and_outlast_their_endpoints() -> None:
+    pod = pod_of(render())
+    assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+    assert pod["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
+    spec = pod["spec"]
+    assert spec["securityContext"] == RESTRICTED
+    assert spec["priorityClassName"] == "system-cluster-critical"
+    (container,) = spec["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+    assert "cpu" not in container["resources"]["limits"]
+    drain = next(int(each.partition("=")[2]) for each in container["args"] if each.startswith("--drain-seconds="))
+    assert spec["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    spread = {each["topologyKey"] for each in spec["topologySpreadConstraints"]}
+    assert spread == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+def test_two_replicas_never_one_fewer() -> None:
+    objects = render()
+    deployment = only(objects, "Deployment")["spec"]
+    assert deployment["replicas"] == 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert only(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    quota = only(objects, "ResourceQuota")["spec"]["scopeSelector"]["matchExpressions"]
+    assert quota == [{"scopeName": "PriorityClass", "operator": "In", "values": ["system-cluster-critical"]}]
+
+
+def test_nobody_can_label_a_namespace_into_what_is_never_touched() -> None:
+    objects = render({"webhook": {"excludedNamespaces": ["vault"]}})
+    for webhook in only(objects, "MutatingWebhookConfiguration")["webhooks"]:
+        excluded = webhook["namespaceSelector"]["matchExpressions"][-1]
+        assert excluded["key"] == "kubernetes.io/metadata.name"
+        assert excluded["operator"] == "NotIn"
+        assert excluded["values"] == ["kube-system", "kube-public", "kube-node-lease", NAMESPACE, "vault"]
+
+
+def test_cert_manager_renders_a_ca_a_certificate_and_where_to_inject() -> None:
+    objects = render(MODES["cert-manager"])
+    names = {
+        (each["kind"], each["metadata"]["name"]) for each in objects if each["apiVersion"].startswith("cert-manager")
+    }
+    assert names == {
+        ("Issuer", f"{RELEASE}-self-signed"),
+        ("Certificate", f"{RELEASE}-ca"),
+        ("Issuer", RELEASE),
+        ("Certificate", RELEASE),
+    }
+    leaf = only(objects, "Certificate")["spec"]
+    assert f"{RELEASE}.{NAMESPACE}.svc" in leaf["dnsNames"]
+    injected = only(objects, "MutatingWebhookConfiguration")["metadata"]["annotations"]
+    assert injected == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/{RELEASE}"}
+    spec = pod_of(objects)["spec"]
+    assert spec["volumes"][0]["secret"]["secretName"] == leaf["secretName"]
+    assert "--tls-cert=/etc/client-ip/tls/tls.crt" in spec["containers"][0]["args"]
+
+
+def test_an_issuer_of_the_users_own_needs_no_ca_of_ours() -> None:
+    issuer = {"kind": "ClusterIssuer", "name": "corporate"}
+    objects = render({"certificates": {"mode": "cert-manager", "certManager": {"issuerRef": issuer}}})
+    assert [each["kind"] for each in objects if each["apiVersion"].startswith("cert-manager")] == ["Certificate"]
+    assert only(objects, "Certificate")["spec"]["issuerRef"] == issuer
+
+
+def test_manual_certificates_are_the_users() -> None:
+    objects = render(MODES["manual"])
+    for webhook in only(objects, "MutatingWebhookConfiguration")["webhooks"]:
+        assert webhook["clientConfig"]["caBundle"] == "Q0E="
+    assert pod_of(objects)["spec"]["volumes"][0]["secret"]["secretName"] == "mine"
+
+
+def test_revisions_are_read_where_they_are_named() -> None:
+    grants = granted(render({"istio": {"revisions": ["canary"]}}))
+    (names,) = {each[4] for each in grants if each[0] == "istio-system"}
+    assert "istio-sidecar-injector-canary" in names
+    assert "istio-canary" in names
+
+
+def test_a_node_may_be_listened_on() -> None:
+    spec = pod_of(render({"hostNetwork": True, "webhook": {"port": 9443}}))["spec"]
+    assert spec["hostNetwork"] is True
+    assert spec["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert "--listen=:9443" in spec["containers"][0]["args"]
+
+
+def test_an_image_by_digest_has_no_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    (container,) = pod_of(render({"image": {"repository": "r.example/c", "digest": digest}}))["spec"]["containers"]
+    assert container["image"] == f"r.example/c@{digest}"
+
+
+def test_parts_can_be_left_out() -> None:
+    less = {
+        "crds": {"install": False},
+        "networkPolicy": False,
+        "podDisruptionBudget": False,
+        "resourceQuota": False,
+        "priorityClassName": "",
+    }
+    kinds = {each["kind"] for each in render(less)}
+    assert kinds.isdisjoint({"CustomResourceDefinition", "NetworkPolicy", "PodDisruptionBudget", "ResourceQuota"})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"replica": 3}, "replica"),
+        ({"replicas": 0}, "replicas"),
+        ({"webhook": {"timeoutSeconds": 31}}, "timeoutSeconds"),
+        ({"webhook": {"port": 80}}, "port"),
+        ({"webhook": {"failurePolicy": "Fail"}}, "failurePolicy"),
+        ({"certificates": {"mode": "vault"}}, "mode"),
+        ({"certificates": {"mode": "manual"}}, "secretName"),
+        ({"certificates": {"secret": {"leafLifeDays": 200}}}, "at least 3 times"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"hostNetwork": True, "webhook": {"port": 10250}}, "kubelet"),
+        ({"probePort": 8443}, "probePort"),
+        ({"istio": {"namespace": NAMESPACE}}, "istio.namespace"),
+        ({"resources": {"limit": {}}}, "limit"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(HelmError, match=said):
+        template(values)
+
+
+def described(values: Mapping[str, Any], schema: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return the keys that only one of values.yaml and its schema knows."""
+    known: Mapping[str, Any] = schema.get("properties", {})
+    found = [f"{path}{key}" for key in values.keys() ^ known.keys() if known and f"{path}{key}" != "global"]
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value and key in known and key != "resources":  # those are the pod's API
+            found += described(value, known[key], f"{path}{key}.")
+    return found
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert described(values, json.loads((CHART / "values.schema.json").read_text())) == []
