@@ -23,6 +23,16 @@ def api(control_plane: ControlPlane) -> Api:
     return api
 
 
+def take_away(api: Api) -> None:
+    """Remove what other tests installed of ours, and pods where ours would be."""
+    for document in documents(INSTALL.read_text()):
+        version, kind, metadata = document["apiVersion"], document["kind"], document["metadata"]
+        if kind != "Namespace" and api.find(version, kind, metadata["name"], namespace=metadata.get("namespace")):
+            api.delete(version, kind, metadata["name"], namespace=metadata.get("namespace"))
+    for pod in api.list("v1", "Pod", namespace=NAMESPACE):
+        api.delete("v1", "Pod", pod["metadata"]["name"], namespace=NAMESPACE, grace_seconds=0)
+
+
 def needed(api: Api, objects: list[dict[str, Any]]) -> None:
     """Make the namespaces that a dry run can't."""
     for name in {each["metadata"].get("namespace", "default") for each in objects}:
@@ -34,6 +44,7 @@ def test_install_yaml_is_taken_in_whole(api: Api) -> None:
     """By server-side apply, as its head says; nothing in it is unknown to the API server, or deprecated."""
     objects = documents(INSTALL.read_text())
     needed(api, objects)
+    take_away(api)
     for document in objects:
         made = api.apply(document, dry_run=True)
         assert made.warnings == (), (document["kind"], made.warnings)
@@ -58,27 +69,21 @@ def test_helm_installs_upgrades_and_takes_the_configuration_away_first(
     control_plane: ControlPlane, api: Api, tmp_path: Path
 ) -> None:
     """The real helm against the real API server; the audit log tells the order."""
-    kubeconfig = Path(control_plane.kubeconfig)
-    for name in (RELEASE, f"{RELEASE}-metrics"):
-        assert api.find("v1", "Service", name, namespace=NAMESPACE) is None
-    leftover = api.find(*CONFIGURATION)
-    assert leftover is None, "another test's"
+    kubeconfig, namespace = Path(control_plane.kubeconfig), f"ours-{secrets.token_hex(3)}"
     (tmp_path / "values.yaml").write_text(yaml.safe_dump({"replicas": 3}))
-    base: tuple[str | Path, ...] = ("--namespace", NAMESPACE)
-    # The lab's CRD has another field manager's fields.
-    if api.find(*CRD) is not None:
-        api.delete(*CRD)
-        control_plane.wait_until(lambda: api.find(*CRD) is None, what="the CRD to be gone")
+    base: tuple[str | Path, ...] = ("--namespace", namespace)
+    take_away(api)
+    control_plane.wait_until(lambda: api.find(*CRD) is None, what="the CRD to be gone")
     said = helm("install", RELEASE, CHART, *base, "--create-namespace", kubeconfig=kubeconfig)
     assert "kubectl label namespace NAME client-ip.dev/preserve=audit" in said
     assert len(api.get(*CONFIGURATION)["webhooks"]) == 5
-    assert api.find("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE) is not None
+    assert api.find("apps/v1", "Deployment", RELEASE, namespace=namespace) is not None
 
     # What the webhook writes itself survives an upgrade.
     bundle = "Q0E="
     api.patch(*CONFIGURATION, [{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}])
     helm("upgrade", RELEASE, CHART, *base, "--values", tmp_path / "values.yaml", kubeconfig=kubeconfig)
-    assert api.get("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE)["spec"]["replicas"] == 3
+    assert api.get("apps/v1", "Deployment", RELEASE, namespace=namespace)["spec"]["replicas"] == 3
     assert api.get(*CONFIGURATION)["webhooks"][0]["clientConfig"]["caBundle"] == bundle
 
     before = len(control_plane.audit_events(verb="delete"))
@@ -89,5 +94,5 @@ def test_helm_installs_upgrades_and_takes_the_configuration_away_first(
     assert resources[0] == "mutatingwebhookconfigurations", resources
     assert {"deployments", "services", "clusterroles", "serviceaccounts"} <= set(resources)
     assert api.find(*CONFIGURATION) is None
-    assert api.find("apps/v1", "Deployment", RELEASE, namespace=NAMESPACE) is None
+    assert api.find("apps/v1", "Deployment", RELEASE, namespace=namespace) is None
     assert api.find(*CRD) is not None, "policies are the users': their CRD stays"

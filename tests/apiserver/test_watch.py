@@ -1,6 +1,5 @@
 """Facts of a real cluster: listed, watched, and right again after whatever an API server does to its clients."""
 
-import http.client
 import json
 import random
 import secrets
@@ -233,7 +232,7 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
         wait_for(lambda: min(source.ages().values()) > 0, source.ages)
         client.delete("v1", "Node", "missed-1")
         client.patch_status("v1", "Node", "missed-2", {"nodeInfo": _info(CENTOS)})
-        _compact(control_plane)
+        control_plane.compact()
         control_plane.restart_api_server(crash=True)  # its watch cache forgets what etcd no longer knows
         assert "missed-1" in _as_known(source)
         lists = _requests(control_plane, "LIST")
@@ -246,23 +245,6 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
 
 def _requests(plane: ControlPlane, verb: str) -> float:
     return plane.metric("apiserver_request_total", resource="nodes", verb=verb)
-
-
-def _compact(plane: ControlPlane) -> None:
-    """Let etcd forget everything but the newest state, as the API server asks it to every five minutes."""
-    host, port = plane.etcd_address
-    connection = http.client.HTTPConnection(host, port, timeout=10)
-
-    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        read: dict[str, Any] = json.loads(answer.read())
-        assert answer.status == 200, read
-        return read
-
-    revision = int(post("/v3/kv/range", {"key": "AA=="})["header"]["revision"])
-    post("/v3/kv/compaction", {"revision": revision, "physical": True})
-    connection.close()
 
 
 @pytest.mark.parametrize("source_of_tokens", ["tokenFile", "exec"])

@@ -81,10 +81,13 @@ class Followed:
 
     kind: str
     path: str
-    replace: Callable[[list[msgspec.Raw]], Awaitable[None]]
+    replace: Callable[[list[Any]], Awaitable[None]]
+    """Takes what *read* made of all of them."""
     put: Callable[[bytes], None]
     remove: Callable[[_Meta], None]
     query: Mapping[str, str] = field(default_factory=dict)
+    read: Callable[[msgspec.Raw], Any] = bytes
+    """What is kept of an object until all pages are there: never the page itself."""
     required: bool = True
     version: str = ""
     """The resourceVersion that is known; empty where it must be listed."""
@@ -115,7 +118,7 @@ class ClusterSource:
         """Set once policies were listed or can't be: nodes are classified by their rules."""
         collector = self._collector
         self._follow_also(
-            Followed("nodes", "/api/v1/nodes", self._replace_nodes, self._put_node, self._drop_node),
+            Followed("nodes", "/api/v1/nodes", self._replace_nodes, self._put_node, self._drop_node, read=_node.decode),
         )
         self._follow_also(
             Followed(
@@ -255,11 +258,17 @@ class ClusterSource:
 
     async def _list(self, followed: Followed) -> None:
         """List in pages and replace what is known."""
-        items: list[msgspec.Raw] = []
+        items: list[Any] = []
         query = {**followed.query, "limit": str(PAGE)}
         while True:
             page = _page.decode(await self._client.request("GET", followed.path, query=query))
-            items += page.items
+            for number, item in enumerate(page.items, start=1):
+                try:
+                    items.append(followed.read(item))
+                except msgspec.MsgspecError as error:
+                    log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
             if not page.metadata.next_page:
                 break
             query = {**query, "continue": page.metadata.next_page}
@@ -318,16 +327,16 @@ class ClusterSource:
         known: Callable[[], set[str]],
         put: Callable[[bytes], None],
         remove: Callable[[str], None],
-    ) -> Callable[[list[msgspec.Raw]], Awaitable[None]]:
+    ) -> Callable[[list[bytes]], Awaitable[None]]:
         """Return what replaces all objects of a kind: those that are gone are removed, the others put."""
 
-        async def replace(items: list[msgspec.Raw]) -> None:
+        async def replace(items: list[bytes]) -> None:
             names = {_any.decode(item).metadata.name for item in items}
             for name in known() - names:
                 remove(name)
             for item in items:
                 try:
-                    put(bytes(item))
+                    put(item)
                 except (FactError, msgspec.MsgspecError) as error:
                     log.warning("an object can't be read and is passed over: %s", error)
 
@@ -335,16 +344,13 @@ class ClusterSource:
 
     # --- Nodes
 
-    async def _replace_nodes(self, items: list[msgspec.Raw]) -> None:
+    async def _replace_nodes(self, nodes: list[Node]) -> None:
         """Build an index beside the one in use, in slices, so that nobody waits for it."""
         await self._rules_known.wait()
         while True:
             builder = NodeIndexBuilder(self._collector.policies.default.node_rules)
-            for number, item in enumerate(items, start=1):
-                try:
-                    builder.put(_node.decode(item))
-                except msgspec.MsgspecError as error:
-                    log.warning("a node can't be read and is passed over: %s", error)
+            for number, node in enumerate(nodes, start=1):
+                builder.put(node)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
             if builder.rules == self._collector.policies.default.node_rules:

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -59,6 +68,10 @@ class Metrics:
         build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
+        # The usual ones: process_…, python_gc_…, python_info.
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
         if rotator is not None:
             self._registry.register(_Rotation(rotator))
 
