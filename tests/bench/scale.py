@@ -48,7 +48,7 @@ def measure(folder: Path, review: Path, effort: Effort, chance: random.Random) -
             results[size]["cpu_seconds"] = by_name(rounds, size).as_json()
             results[size]["ratio"] = paired_ratios(rounds, size, REFERENCE).as_json()
         for size, (target, server) in servers.items():
-            results[size] |= reload(target, server, states[size], review, results[size]["cpu_seconds"]["median"])
+            results[size] |= reload(target, server, states[size], review)
             results[size]["garbage_collections"] = server.metric('python_gc_collections_total{generation="2"}')
             print(f"{size} nodes: {json.dumps(results[size])}", flush=True)
     return results
@@ -70,22 +70,17 @@ def _cost(target: Target, review: Path, effort: Effort) -> float:
     return ask(target, review, seconds=effort.seconds).cpu_seconds_per_review
 
 
-def reload(target: Target, server: Server, state: Path, review: Path, cost: float) -> dict[str, Any]:
+def reload(target: Target, server: Server, state: Path, review: Path) -> dict[str, Any]:
     """
     Change the file while reviews come at a steady rate; return the longest wait and the peak of memory.
 
     A review waits for whatever keeps the event loop from it: the longest latency, counted from when it was due.
-
-    Args:
-        cost: CPU seconds of one review.
-
     """
     quiet = ask(target, review, seconds=3, rate=RELOAD_RATE, seed=3).latency_seconds["max"]
     documents = json.loads(state.read_text())
     documents["items"][-1]["metadata"]["labels"]["bench/turn"] = "again"
     changed = state.with_suffix(".part")
     changed.write_text(json.dumps(documents, separators=(",", ":")))
-    before = cpu_seconds(target.pid)
     running = start(target, review, seconds=RELOAD_SECONDS, rate=RELOAD_RATE, seed=4)
     time.sleep(1)
     changed.rename(state)
@@ -95,8 +90,6 @@ def reload(target: Target, server: Server, state: Path, review: Path, cost: floa
         "reload_longest_wait_seconds": load.latency_seconds["max"],
         "reload_p99_seconds": load.latency_seconds["p99"],
         "quiet_longest_wait_seconds": quiet,
-        # The reviews' own share is taken out: it was measured before.
-        "reload_cpu_seconds": cpu_seconds(target.pid) - before - load.reviews * cost,
         "peak_mib": memory(target.pid, "VmHWM"),
     }
 

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
 from webhook.facts.collect import Collector, FactError, decode
-from webhook.facts.files import FilesInvalid, Found, Problem, expand, read, take_all
+from webhook.facts.files import FilesInvalid, Found, Problem, expand, read, read_bytes, take_all
 from webhook.rules import wellknown
 from webhook.rules.decide import pod_of
 from webhook.rules.objects import GROUPS, DaemonSet, Pod, Reviewed, Service
@@ -156,7 +155,9 @@ def _facts(
     except FilesInvalid as error:
         problems.extend(error.problems)
         return collector, not states
-    take_all((each for path in paths for each in read(str(path), path.read_bytes(), problems)), collector, problems)
+    take_all(
+        (each for path in paths for each in read(str(path), read_bytes(path, problems), problems)), collector, problems
+    )
     return collector, not states
 
 
@@ -183,15 +184,7 @@ def _read(files: Sequence[str], problems: list[Problem]) -> Iterable[Found]:
             problems.extend(error.problems)
             continue
         for path in paths:
-            yield from read(str(path), _bytes(path, problems), problems)
-
-
-def _bytes(path: Path, problems: list[Problem]) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        problems.append(Problem(file=str(path), message=error.strerror or str(error)))
-        return b""
+            yield from read(str(path), read_bytes(path, problems), problems)
 
 
 def _subject(found: Found, default_namespace: str, problems: list[Problem]) -> Subject | None:

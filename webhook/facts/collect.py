@@ -155,6 +155,11 @@ class Collector:
         if self.builder.remove(name):
             self._nodes = None
 
+    def next_nodes(self, base: NodeIndex) -> NodeIndexBuilder:
+        """Return what to build the next index with: from *base* where the policy's rules are still its own."""
+        rules = self._policies.default.node_rules
+        return NodeIndexBuilder(rules, base if base.rules == rules else None)
+
     def replace_nodes(self, builder: NodeIndexBuilder) -> None:
         """Take *builder*'s nodes in place of all that are known: a relist is built beside what is in use."""
         self._builder, self._nodes = builder, None

@@ -185,22 +185,38 @@ def load(paths: Iterable[str], *, own_namespace: str = wellknown.OWN_NAMESPACE) 
         FilesInvalid: With every mistake in all of the files.
 
     """
-    problems: list[Problem] = []
-    found = [each for path in expand(paths) for each in read(str(path), _bytes(path, problems), problems)]
     collector = Collector(own_namespace=own_namespace)
-    take_all(found, collector, problems)
+    read_facts(paths, collector)
+    return collector
+
+
+def read_facts(paths: Iterable[str], collector: Collector) -> list[Found]:
+    """
+    Give the facts in *paths* to the *collector*, and return them, policies first.
+
+    Raises:
+        FilesInvalid: With every mistake in all of the files.
+
+    """
+    problems: list[Problem] = []
+    found = [each for path in expand(paths) for each in read(str(path), read_bytes(path, problems), problems)]
+    facts = [each for each in _policies_first(found) if take(each, collector, problems)]
     if problems:
         raise FilesInvalid(problems)
-    return collector
+    return facts
 
 
 def take_all(found: Iterable[Found], collector: Collector, problems: list[Problem]) -> list[Found]:
     """Give all of *found* to the *collector*, policies first; return what is no fact."""
-    ordered = sorted(found, key=lambda each: each.kind != wellknown.POLICY_KIND)
-    return [each for each in ordered if not take(each, collector, problems)]
+    return [each for each in _policies_first(found) if not take(each, collector, problems)]
 
 
-def _bytes(path: Path, problems: list[Problem]) -> bytes:
+def _policies_first(found: Iterable[Found]) -> list[Found]:
+    return sorted(found, key=lambda each: each.kind != wellknown.POLICY_KIND)
+
+
+def read_bytes(path: Path, problems: list[Problem]) -> bytes:
+    """Return what a file holds; where it can't be read that is added to *problems*."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from webhook.facts.collect import Collector
-from webhook.facts.files import FilesInvalid, fingerprint, load
+from webhook.facts.files import FilesInvalid, fingerprint
+from webhook.facts.reader import load_apart, load_apart_in_slices
 from webhook.rules.snapshot import Snapshot
 
 log: Final = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class FileSource:
         self._paths = tuple(paths)
         self._own_namespace = own_namespace
         self._mark = fingerprint(self._paths)
-        self._snapshot = self._load().snapshot()
+        self._snapshot = load_apart(self._paths, own_namespace=own_namespace).snapshot()
         self._bad = False
         self._read_at = time.monotonic()
         self.policy_errors: Mapping[str, str] = {}
@@ -81,10 +81,9 @@ class FileSource:
                 self._read_at = time.monotonic()
             return
         self._mark, self._bad = mark, True
-        collector = await asyncio.to_thread(self._load)
+        collector = await load_apart_in_slices(
+            self._paths, own_namespace=self._own_namespace, base=self._snapshot.nodes
+        )
         self._snapshot = collector.snapshot()
         self._read_at, self._bad = time.monotonic(), False
         log.info("files changed: read again")
-
-    def _load(self) -> Collector:
-        return load(self._paths, own_namespace=self._own_namespace)

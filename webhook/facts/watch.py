@@ -21,7 +21,7 @@ from certs.kube import KubeError, NotFoundError, RefusedError
 from webhook.facts.collect import KUBE_SYSTEM, TERWAY_CONFIG_MAP, TERWAY_DAEMON_SETS, Collector, FactError
 from webhook.facts.kube import APPLY_PATCH, GoneError, KubeClient
 from webhook.rules import wellknown
-from webhook.rules.nodes import Node, NodeIndexBuilder
+from webhook.rules.nodes import Node
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.sidecar import revisioned
 from webhook.rules.snapshot import Snapshot
@@ -348,11 +348,12 @@ class ClusterSource:
         """Build an index beside the one in use, in slices, so that nobody waits for it."""
         await self._rules_known.wait()
         while True:
-            builder = NodeIndexBuilder(self._collector.policies.default.node_rules)
+            builder = self._collector.next_nodes(self._collector.builder.freeze())
             for number, node in enumerate(nodes, start=1):
                 builder.put(node)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
+            builder.keep({node.metadata.name for node in nodes})
             if builder.rules == self._collector.policies.default.node_rules:
                 break  # no policy with other rules came meanwhile
         self._collector.replace_nodes(builder)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from sys import intern
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -30,6 +31,8 @@ from webhook.rules.selectors import (
     tolerates,
 )
 
+MANY_VALUES: Final = 256
+"""Values of a label from which on they are taken to be one of each node."""
 FEW: Final = 16
 """Values held by at most this many nodes keep a tuple of slots: a bitset for each hostname cost 176 MB at 50,000."""
 
@@ -400,6 +403,10 @@ class _Table(Generic[K]):
         if not held.holders:
             del self._shared[key]
 
+    def distinct(self, key: K) -> int:
+        held = self._shared.get(key)
+        return 0 if held is None else len(held.values)
+
     def freeze(self) -> dict[K, _Key]:
         self._own.clear()
         return dict(self._shared)
@@ -481,6 +488,11 @@ class NodeIndexBuilder:
         """Return the names of the nodes as they stand."""
         return set(self._nodes)
 
+    def keep(self, names: set[str]) -> None:
+        """Take out all nodes that are not called one of *names*."""
+        for name in self.names() - names:
+            self.remove(name)
+
     def freeze(self) -> NodeIndex:
         """Return the index as it stands; later changes to the builder don't reach it."""
         return NodeIndex(
@@ -500,12 +512,18 @@ class NodeIndexBuilder:
         taints = _repelling(spec.taints or (), self.rules.transient_taints)
         return IndexedNode(
             slot,
-            node.metadata.labels or {},
+            self._share(node.metadata.labels or {}),
             taints,
             bool(spec.unschedulable),
             info.os_image if info is not None else "",
             compatibility(node, self.rules),
         )
+
+    def _share(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Keep a value that many nodes have once: a cluster's zones and pools are few, its hostnames are not."""
+        return {
+            key: intern(value) if self._keys.distinct(key) < MANY_VALUES else value for key, value in labels.items()
+        }
 
     def _take_slot(self, name: str) -> int:
         if self._free:

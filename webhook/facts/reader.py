@@ -1,0 +1,193 @@
+"""
+Reads files in a process of its own, and hands the facts over a line each: `python -m webhook.facts.reader PATH…`.
+
+Reading YAML holds the interpreter for as long as it takes, a large JSON file for tenths of a second, and both leave
+memory that is never given back. So the server lets a child do it: what arrives is small, and is taken in in slices
+between which reviews are answered.
+
+The first line says `{"problems": […]}`, or `{"objects": N}`; then N facts follow, policies first.
+"""
+
+import asyncio
+import contextlib
+import gc
+import io
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from webhook.facts.collect import Collector, decode
+from webhook.facts.files import FilesInvalid, Found, Problem, load, read_facts
+from webhook.rules.nodes import Node, NodeIndex
+
+log: Final = logging.getLogger(__name__)
+
+SLICE: Final = 50
+"""Facts between two looks at what else is to be done; some hundred microseconds."""
+FROZEN: Final = 1000
+"""Facts between two looks at the garbage collector: what was loaded stays, and is never walked."""
+MAX_LINE_BYTES: Final = 64 << 20
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    objects: int = -1
+    problems: list[Problem] = []
+
+
+class _Fact(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: str
+    kind: str
+    value: msgspec.Raw
+
+
+_head: Final = msgspec.json.Decoder(_Head)
+_fact: Final = msgspec.json.Decoder(_Fact)
+_node: Final = msgspec.json.Decoder(Node)
+
+
+# --- The server's side
+
+
+def load_apart(paths: Sequence[str], *, own_namespace: str) -> Collector:
+    """
+    Return the facts in *paths*, read by a child.
+
+    Raises:
+        FilesInvalid: With every mistake in all of the files.
+
+    """
+    if _only_here(paths):
+        return load(paths, own_namespace=own_namespace)
+    try:
+        child = subprocess.Popen(_command(paths), stdout=subprocess.PIPE)
+    except OSError as error:
+        return _load_here(paths, own_namespace, error)
+    collector = Collector(own_namespace=own_namespace)
+    with child:
+        output = child.stdout or io.BytesIO()
+        for number in range(1, _begin(output.readline()) + 1):
+            _take(_read(output.readline()), collector, number)
+    return collector
+
+
+async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base: NodeIndex) -> Collector:
+    """
+    Return the facts in *paths*, read by a child while the event loop goes on; nodes as in *base* cost next to nothing.
+
+    Raises:
+        FilesInvalid: With every mistake in all of the files.
+
+    """
+    if _only_here(paths):
+        return await asyncio.to_thread(load, paths, own_namespace=own_namespace)
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *_command(paths), stdout=asyncio.subprocess.PIPE, limit=MAX_LINE_BYTES
+        )
+    except OSError as error:
+        return await asyncio.to_thread(_load_here, paths, own_namespace, error)
+    collector = Collector(own_namespace=own_namespace)
+    nodes: set[str] = set()
+    try:
+        output = child.stdout or asyncio.StreamReader()
+        for number in range(1, _begin(await output.readline()) + 1):
+            fact = _read(await output.readline())
+            if fact.kind == "Node" and not nodes:
+                collector.replace_nodes(collector.next_nodes(base))  # policies were first
+            name = _take(fact, collector, number)
+            if fact.kind == "Node":
+                nodes.add(name)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        collector.builder.keep(nodes)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        raise
+    finally:
+        await child.wait()
+    return collector
+
+
+def _command(paths: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "webhook.facts.reader", *paths]
+
+
+def _load_here(paths: Sequence[str], own_namespace: str, error: OSError) -> Collector:
+    log.warning("no process can be started to read the files (%s): they are read here", error)
+    return load(paths, own_namespace=own_namespace)
+
+
+def _only_here(paths: Sequence[str]) -> bool:
+    """A pipe of this process' own, as shells make for `<(command)`, is no child's."""
+    return any(Path(path).is_fifo() for path in paths)
+
+
+def _begin(line: bytes) -> int:
+    """Return how many facts follow."""
+    if not line:
+        raise FilesInvalid([Problem(file="", message="the files' reader ended without a word")])
+    head = _head.decode(line)
+    if head.objects < 0:
+        raise FilesInvalid(head.problems)
+    return head.objects
+
+
+def _read(line: bytes) -> _Fact:
+    if not line:
+        raise FilesInvalid([Problem(file="", message="the files' reader ended too early")])
+    return _fact.decode(line)
+
+
+def _take(fact: _Fact, collector: Collector, number: int) -> str:
+    """Give a fact to the *collector*, and return a node's name."""
+    if number % FROZEN == 0:
+        gc.freeze()
+    if fact.kind != "Node":
+        collector.put(fact.api_version, fact.kind, bytes(fact.value))
+        return ""
+    node = _node.decode(fact.value)
+    collector.put_node(node)
+    return node.metadata.name
+
+
+# --- The child's side
+
+
+def main(paths: Sequence[str]) -> None:
+    """Write the facts in *paths* to standard output."""
+    os.nice(19)  # reviews come first
+    gc.disable()  # it reads, writes and ends
+    write = sys.stdout.buffer.write
+    try:
+        facts = read_facts(paths, _Proofs())
+    except FilesInvalid as error:
+        write(msgspec.json.encode({"problems": error.problems}) + b"\n")
+        return
+    write(msgspec.json.encode({"objects": len(facts)}) + b"\n")
+    for found in facts:
+        write(_line(found))
+
+
+class _Proofs(Collector):
+    """Proves facts; nobody asks this one for an index."""
+
+    def put_node(self, node: Node) -> None:
+        """Let it go: it could be read."""
+
+
+def _line(found: Found) -> bytes:
+    value: Any = found.value
+    if found.kind == "Node":
+        value = decode(value, Node)  # of what a kubelet writes a tenth is read
+    return msgspec.json.encode({"apiVersion": found.api_version, "kind": found.kind, "value": value}) + b"\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
