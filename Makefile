@@ -8,7 +8,7 @@ COOLDOWN ?= 7 days ago
 FAST := tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test gate manifests lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test bench gate manifests lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -55,6 +55,9 @@ image-test: install-dev ## the image built without Docker, and run as the chart 
 
 manifests: install-dev ## deploy/install.yaml, from the chart
 	$(BIN)/python -m tests.deploy.manifests
+
+bench: install-dev ## the server beside what would be used instead (two quiet cores, twenty minutes)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate
