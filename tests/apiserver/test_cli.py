@@ -1,0 +1,104 @@
+"""The command line against a cluster: `check` by its facts, `explain` of what runs in it."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.apiserver.deployed import namespace_of, pod, render
+from tests.cli.command import run
+from tests.parts.api import Api
+from tests.parts.kube import ControlPlane
+from tests.serve.conftest import CLUSTER
+
+CENTOS = "CentOS Linux 7 (Core)"
+INJECTOR = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
+
+
+@pytest.fixture(scope="module")
+def facts(control_plane: ControlPlane) -> Iterator[Api]:
+    """Nodes, Istio's injector (which nobody serves), and the CRD."""
+    api = control_plane.client()
+    for document in render("crd"):
+        api.apply(document)
+    document = yaml.safe_load((CLUSTER / "istio.yaml").read_text())
+    for webhook in document["webhooks"]:
+        webhook["clientConfig"] = {"url": "https://127.0.0.1:1/inject"}
+        webhook |= {"sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore"}
+    api.apply(document)
+    control_plane.add_node("cli-ubuntu", labels={"pool": "general"}, os_image="Ubuntu 22.04.4 LTS")
+    control_plane.add_node("cli-centos", labels={"pool": "legacy"}, os_image=CENTOS)
+    yield api
+    api.delete(*INJECTOR)
+    for name in ("cli-ubuntu", "cli-centos"):
+        api.delete("v1", "Node", name)
+
+
+@pytest.fixture
+def shop(facts: Api) -> str:
+    return namespace_of(facts, f"cli-{secrets.token_hex(3)}", preserve="enabled", injection="enabled")
+
+
+def deployment(**spec: Any) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod("web", **spec)["spec"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+    }
+
+
+def test_check_asks_the_cluster(control_plane: ControlPlane, shop: str) -> None:
+    given = yaml.safe_dump_all([pod("a", nodeSelector={"pool": "general"}), pod("b", nodeSelector={"pool": "legacy"})])
+    options = ("--kubeconfig", str(control_plane.kubeconfig), "-n", shop, "-o", "json", "--strict", "-")
+    found = json.loads(run("check", *options, given=given, code=1).stdout)
+    assert [each["reason"] for each in found] == ["tproxy", "incompatible-nodes"]
+    assert "cli-centos" in found[1]["cause"]
+
+
+def test_explain_sets_the_template_beside_what_runs(control_plane: ControlPlane, facts: Api, shop: str) -> None:
+    """Why does my pod still see 127.0.0.6? It was made before the namespace was labelled."""
+    made = facts.create(deployment(nodeSelector={"pool": "general"}), namespace=shop)
+    uid = made["metadata"]["uid"]
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": uid, "controller": True}
+    old = pod("web-1", nodeSelector={"pool": "general"})
+    old["metadata"] |= {
+        "labels": {"app": "web"},
+        "annotations": {"sidecar.istio.io/status": "{}"},
+        "ownerReferences": [owner],
+    }
+    old["spec"]["containers"].append(
+        {"name": "istio-proxy", "image": "p", "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": "REDIRECT"}]}
+    )
+    facts.create(old, namespace=shop)
+    options = ("--kubeconfig", str(control_plane.kubeconfig), "-n", shop)
+    for name in ("deployment/web", "deploy/web", "pod/web-1", "po/web-1"):
+        printed = run("explain", *options, name).stdout
+        assert "→ 9. then TPROXY" in printed
+        assert "web-1" in printed
+        assert "its proxy runs in REDIRECT mode: it sees 127.0.0.6" in printed
+        assert "rollout restart" in printed
+    (element,) = json.loads(run("explain", *options, "-o", "json", "deploy/web").stdout)
+    assert element["reason"] == "tproxy"
+    (running,) = element["pods"]
+    assert (running["name"], running["mode"], running["method"]) == ("web-1", "REDIRECT", "")
+
+
+def test_explain_says_what_is_not_there(control_plane: ControlPlane, shop: str) -> None:
+    done = run("explain", "--kubeconfig", str(control_plane.kubeconfig), "-n", shop, "deploy/missing", code=2)
+    assert f"no Deployment missing in namespace {shop}" in done.stderr
+
+
+def test_rendered_manifests_are_taken_in(control_plane: ControlPlane, facts: Api) -> None:
+    """What `client-ip render` prints is what kubectl applies."""
+    for name in ("client-ip-system", "istio-system"):
+        if facts.find("v1", "Namespace", name) is None:
+            facts.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    printed = run("render", "crd", "rbac").stdout
+    said = control_plane.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", text=printed)
+    assert "customresourcedefinition.apiextensions.k8s.io/clientippolicies.client-ip.dev" in said
+    assert "serviceaccount/client-ip-webhook" in said
