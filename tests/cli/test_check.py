@@ -164,6 +164,22 @@ def test_what_other_admission_adds_is_said() -> None:
     assert "RuntimeClass gvisor" in re.sub(r"\s+", " ", run("check", "--state", CLUSTER, "-", given=given).stdout)
 
 
+def test_what_a_namespace_adds_to_its_pods_is_said() -> None:
+    """PodNodeSelector's annotation: the pod that reaches the webhook has more than the manifest."""
+    namespace = """\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels: {client-ip.dev/preserve: enabled, istio-injection: enabled}
+  annotations: {scheduler.alpha.kubernetes.io/node-selector: pool=general}
+"""
+    (element,) = elements("--state", CLUSTER, "-", given=namespace + "---\n" + POD)
+    assert "scheduler.alpha.kubernetes.io/node-selector" in element["notes"][0]
+    (element,) = elements("--state", CLUSTER, "-", given=POD)
+    assert "notes" not in element
+
+
 def test_options_come_from_the_environment() -> None:
     done = run("check", "-", given=POD, environment={"CLIENT_IP_STATE": CLUSTER, "CLIENT_IP_OUTPUT": "json"})
     assert json.loads(done.stdout)[0]["reason"] == "tproxy"

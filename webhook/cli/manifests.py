@@ -6,7 +6,7 @@ Facts inside the manifests join those of --state; without either, a cluster is r
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -110,7 +110,7 @@ def read_manifests(
         if API_VERSIONS.get(each.kind) == each.api_version:
             subject = _subject(each, namespace, problems)
             if subject is not None:
-                subjects[id(each)] = subject
+                subjects[id(each)] = _placed(subject, collector)
     if problems:
         raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
     snapshot = collector.snapshot()
@@ -215,6 +215,15 @@ def _subject(found: Found, default_namespace: str, problems: list[Problem]) -> S
         ),
         notes=_notes(reviewed),
     )
+
+
+def _placed(subject: Subject, collector: Collector) -> Subject:
+    """Say so where the namespace adds node selectors or tolerations to the pods that are made in it."""
+    annotation = collector.node_selected.get(subject.namespace)
+    if annotation is None or isinstance(subject.request.object, Service):
+        return subject
+    note = f"annotation {annotation} of namespace {subject.namespace} adds to its pods, which is not seen here"
+    return replace(subject, notes=(*subject.notes, note))
 
 
 def _notes(reviewed: Reviewed) -> tuple[str, ...]:

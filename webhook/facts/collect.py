@@ -90,6 +90,8 @@ class Collector:
     own_namespace: str = wellknown.OWN_NAMESPACE
     nodes_synced: bool = True
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    node_selected: dict[str, str] = field(default_factory=dict)
+    """Namespaces whose pods PodNodeSelector or PodTolerationRestriction changes, with the annotation that says so."""
     stored_policies: dict[str, Policy] = field(default_factory=dict)
     policy_errors: dict[str, PolicyInvalid] = field(default_factory=dict)
     injectors: dict[str, tuple[InjectorWebhook, ...]] = field(default_factory=dict)
@@ -172,10 +174,17 @@ class Collector:
         # The API server always sets this one: manifests leave it out.
         labels.setdefault(wellknown.NAMESPACE_NAME, namespace.metadata.name)
         self.namespaces = {**self.namespaces, namespace.metadata.name: labels}
+        annotations = namespace.metadata.annotations or {}
+        said = next((name for name in wellknown.PLACING_ANNOTATIONS if name in annotations), None)
+        if said is not None:
+            self.node_selected[namespace.metadata.name] = said
+        else:
+            self.node_selected.pop(namespace.metadata.name, None)
 
     def remove_namespace(self, name: str) -> None:
         """Forget a namespace."""
         self.namespaces = {key: labels for key, labels in self.namespaces.items() if key != name}
+        self.node_selected.pop(name, None)
 
     # --- Policies
 

@@ -152,11 +152,11 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
         )
         if not nodes:
             evidence = index.tolerated(tolerations)
-            if evidence and not evidence & ~index.supported:
+            if evidence and evidence & index.supported == evidence:
                 case.nodes_fact = _NONE_YET
                 return None
             return Answer(Reason.NO_FEASIBLE_NODE, _none_feasible(case, evidence))
-    unsupported = nodes & ~index.supported
+    unsupported = nodes ^ (nodes & index.supported)
     if not unsupported:
         return None
     name, example = index.example(unsupported)
@@ -172,7 +172,7 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
 def _none_feasible(case: PodCase, evidence: int) -> str:
     if not evidence:
         return "no node is feasible: taints and cordons leave none"
-    unsupported = evidence & ~case.snapshot.nodes.supported
+    unsupported = evidence ^ (evidence & case.snapshot.nodes.supported)
     name, example = case.snapshot.nodes.example(unsupported)
     return (
         "no node is feasible, and of those that its tolerations allow "

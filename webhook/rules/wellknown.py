@@ -49,6 +49,11 @@ BACKEND_TYPE: Final = "service.beta.kubernetes.io/backend-type"
 MIRROR_POD: Final = "kubernetes.io/config.mirror"
 POD_SECURITY_ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+PLACING_ANNOTATIONS: Final = (
+    "scheduler.alpha.kubernetes.io/node-selector",
+    "scheduler.alpha.kubernetes.io/defaultTolerations",
+)
+"""On a Namespace: what PodNodeSelector and PodTolerationRestriction add to its pods, before the webhook is asked."""
 UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"
 
 SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
