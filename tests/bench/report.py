@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.compare import NODES, PODS, RATES
-from tests.bench.servers import OURS, REFERENCE, TITLES
+from tests.bench.servers import OURS, REFERENCE, TITLES, interpreter
 from tests.parts.build import ROOT, binaries, go_command
 
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
@@ -39,12 +39,19 @@ def machine() -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": model,
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": _version(),
         "aiohttp": metadata.version("aiohttp"),
         "uvloop": metadata.version("uvloop"),
         "msgspec": metadata.version("msgspec"),
         "controller-runtime": found[1] if found else "",
     }
+
+
+def _version() -> str:
+    """Return the interpreter's version, and whose build it is."""
+    whose = "the distribution's build" if interpreter().is_relative_to("/usr/bin") else "a build of this machine's own"
+    asked = [str(interpreter()), "-c", "import platform; print(platform.python_version())"]
+    return f"{subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()} ({whose})"
 
 
 def goals(results: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:

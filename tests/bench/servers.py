@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
+import sysconfig
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,9 +55,27 @@ def _go(binary: str, *arguments: str) -> Callable[[int, Path], Sequence[str | Pa
     return command
 
 
+def interpreter() -> Path:
+    """
+    Return the Python that Python servers run on: the distribution's of this version where there is one.
+
+    It is what the image has, and what most people run; those that are compiled in a home are mostly plain builds,
+    without profiles, and a quarter slower.
+    """
+    distributions = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    return distributions if distributions.exists() else Path(sys.executable)
+
+
+def _installed(*packages: Path) -> dict[str, str]:
+    """Return the environment in which `interpreter` finds what a virtual environment has."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))}
+
+
 def _python(program: str) -> Callable[[int, Path], Sequence[str | Path]]:
     def command(port: int, folder: Path) -> Sequence[str | Path]:
-        return (environment(), PEERS_FOLDER / program, "--port", str(port), "--cert-dir", folder)
+        packages = next(environment().parents[1].glob("lib/python3*/site-packages"))
+        run = ("env", f"PYTHONPATH={packages}", interpreter(), PEERS_FOLDER / program)
+        return (*run, "--port", str(port), "--cert-dir", folder)
 
     return command
 
@@ -132,8 +152,13 @@ def _listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *options: str, name: str = OURS, program: Sequence[str] = ()) -> Iterator[tuple[Target, Server]]:
+def ours(folder: Path, *options: str, name: str = OURS) -> Iterator[tuple[Target, Server]]:
     """Run our server with *options* until the block ends: TLS, metrics, uvloop, as users run it."""
-    with Server(folder, *options, prefix=on_core(SERVER_CORE), start_seconds=START_SECONDS) as server:
+    environment = _installed(ROOT, Path(sysconfig.get_path("platlib")))
+    core = on_core(SERVER_CORE)
+    python = interpreter()
+    with Server(
+        folder, *options, prefix=core, start_seconds=START_SECONDS, python=python, environment=environment
+    ) as server:
         wait_until(lambda: server.probe("/readyz").status == 200, what="ready", seconds=START_SECONDS)
         yield Target(name=name, address=server.address, ca=server.ca, pid=server.process.pid), server

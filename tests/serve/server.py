@@ -45,6 +45,7 @@ class Server:
         prefix: Sequence[str] = (),
         start_seconds: float = START_SECONDS,
         self_signed: bool = True,
+        python: str | Path = sys.executable,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = folder / "ca.pem"
@@ -52,7 +53,7 @@ class Server:
         self._start_seconds = start_seconds
         command = [
             *prefix,
-            *(sys.executable, "-m", "webhook.cli", "serve"),
+            *(str(python), "-m", "webhook.cli", "serve"),
             *("--listen", "127.0.0.1:0", "--probe-listen", "127.0.0.1:0"),
             *options,
         ]
