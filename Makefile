@@ -56,7 +56,7 @@ image-test: install-dev ## the image built without Docker, and run as the chart 
 manifests: install-dev ## deploy/install.yaml, from the chart
 	$(BIN)/python -m tests.deploy.manifests
 
-bench: install-dev ## the server beside what would be used instead (two quiet cores, twenty minutes)
+bench: install-dev ## the server beside what would be used instead (two quiet cores, ten minutes)
 	$(BIN)/python -m tests.bench $(BENCH)
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)

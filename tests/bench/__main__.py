@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: our server beside what would be used instead; twenty minutes on two quiet cores."""
+"""`python -m tests.bench`: our server beside what would be used instead; ten minutes on two quiet cores."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ PARTS: Final = ("compare", "scale", "cluster")
 def main() -> None:
     """Measure, and write build/bench.json; with everything measured also docs/performance.md and its plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="minutes instead of twenty; figures that say little")
+    parser.add_argument("--quick", action="store_true", help="three minutes; figures that say little")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part; repeatable")
     parser.add_argument("--seed", type=int, default=1, help="of the order in which servers are asked")
     chosen = parser.parse_args()

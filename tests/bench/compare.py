@@ -30,7 +30,7 @@ class Effort:
     latency_seconds: float
 
 
-WHOLE: Final = Effort(rounds=7, seconds=2.0, latency_rounds=3, latency_seconds=4.0)
+WHOLE: Final = Effort(rounds=5, seconds=1.5, latency_rounds=3, latency_seconds=3.0)
 QUICK: Final = Effort(rounds=2, seconds=0.6, latency_rounds=1, latency_seconds=1.5)
 
 
