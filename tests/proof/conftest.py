@@ -105,8 +105,8 @@ def _versions() -> str:
     api_server, agent = binaries("kube-1.37")["kube-apiserver"], istio.programs()["pilot-agent"]
     kubernetes = run(api_server, "--version").split()[-1].removeprefix("v")
     found = re.search(r'Version:"([^"]+)"', run(agent, "version"))
-    envoy = run(istio.envoy(), "--version").split("/")[1]
-    return f"Kubernetes {kubernetes}, Istio {found[1] if found else '?'}, Envoy {envoy}"
+    envoy = re.search(r"version: \w+/([\d.]+)/", run(istio.envoy(), "--version"))
+    return f"Kubernetes {kubernetes}, Istio {found[1] if found else '?'}, Envoy {envoy[1] if envoy else '?'}"
 
 
 @pytest.fixture(scope="session")
