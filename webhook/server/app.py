@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 import signal
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +12,13 @@ from typing import Final
 from aiohttp import web
 
 from webhook.server.edge import State, probe_app, webhook_server
+from webhook.server.wire import ReviewServer
 
 log: Final = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 5.0
+"""How long a review that is under way may still take once the drain is over."""
+RESTART_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,8 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        probes = await _listen(stack, web.AppRunner(probe_app(state), access_log=None), probe_listen, None)
-        reviews = await _listen(stack, web.ServerRunner(webhook_server(state)), listen, state.certificate.context)
+        probes = await _listen_probes(stack, web.AppRunner(probe_app(state), access_log=None), probe_listen)
+        reviews = await _listen_reviews(stack, ReviewServer(state, webhook_server(state)), listen)
         running = [asyncio.ensure_future(_supervised(task)) for task in tasks]
         try:
             # What was loaded stays: a full collection would walk it for nothing.
@@ -69,21 +73,26 @@ async def serve(
     log.info("stopped")
 
 
-async def _listen(
-    stack: contextlib.AsyncExitStack,
-    runner: web.AppRunner | web.ServerRunner,
-    address: Address,
-    context: ssl.SSLContext | None,
-) -> Address:
+async def _listen_probes(stack: contextlib.AsyncExitStack, runner: web.AppRunner, address: Address) -> Address:
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, address.host, address.port, ssl_context=context, shutdown_timeout=5.0, backlog=1024)
+    site = web.TCPSite(runner, address.host, address.port, shutdown_timeout=STOP_SECONDS)
     await site.start()
-    host, port = runner.addresses[0][:2]
-    return Address(str(host), int(port))
+    return _bound(runner.addresses[0])
 
 
-RESTART_SECONDS: Final = 1.0
+async def _listen_reviews(stack: contextlib.AsyncExitStack, reviews: ReviewServer, address: Address) -> Address:
+    context = reviews.state.certificate.context
+    listener = await asyncio.get_running_loop().create_server(
+        reviews, address.host, address.port, ssl=context, backlog=1024
+    )
+    stack.push_async_callback(reviews.shutdown, STOP_SECONDS)
+    stack.callback(listener.close)  # first: nobody comes any more
+    return _bound(listener.sockets[0].getsockname())
+
+
+def _bound(name: Sequence[object]) -> Address:
+    return Address(str(name[0]), int(str(name[1])))
 
 
 async def _supervised(task: Callable[[], Awaitable[None]]) -> None:

@@ -35,7 +35,9 @@ MAX_TIMEOUT_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 3600.0
 """Longer than any client's, so that it is never the server that closes an idle connection under a request."""
 _MARGIN_SECONDS: Final = 0.1
-_JSON: Final = {"Content-Type": "application/json"}
+JSON: Final = "application/json"
+TEXT: Final = "text/plain; charset=utf-8"
+BODY_TOO_LATE: Final = "the body did not arrive before the timeout"
 _DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
 
 
@@ -64,7 +66,7 @@ class State:
 
 def webhook_server(state: State) -> web.Server:
     """
-    Return what answers the API server.
+    Return what answers the API server; the requests that it usually sends are taken before this by `wire`.
 
     aiohttp's low-level server: for one path a router, its match_info and its signals would only be work.
     """
@@ -92,43 +94,49 @@ def webhook_server(state: State) -> web.Server:
 
 
 async def _mutate(state: State, request: web.BaseRequest) -> web.Response:
+    if request.content_type != JSON:
+        return _refuse(state, 415, f"send {JSON}, not {request.content_type[:80]}")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        return _refuse(state, 415, "send the body without a Content-Encoding")
     try:
-        if request.content_type != "application/json":
-            return _refuse(state, 415, f"send application/json, not {request.content_type[:80]}")
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            return _refuse(state, 415, "send the body without a Content-Encoding")
-        if request.content.is_eof():
-            body = await request.read()  # it has arrived whole: there is nothing to wait for
-        else:
-            try:
-                async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
-                    body = await request.read()
-            except TimeoutError:
-                return _refuse(state, 408, "the body did not arrive before the timeout")
-        started = time.perf_counter()
+        async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
+            body = await request.read()
+    except TimeoutError:
+        return _refuse(state, 408, BODY_TOO_LATE)
+    except web.HTTPRequestEntityTooLarge:
+        return _refuse(state, 413, f"the body is larger than {BODY_LIMIT} bytes")
+    status, text = reply(state, body)
+    response = web.Response(status=status, body=text, headers={"Content-Type": JSON if status == 200 else TEXT})
+    if state.draining:
+        # The API server keeps connections to pods that are gone: let it go elsewhere now.
+        response.force_close()
+    return response
+
+
+def reply(state: State, body: bytes) -> tuple[int, bytes]:
+    """Return the HTTP status and the body that answer the review in *body*; a bug is logged, and a 500."""
+    started = time.perf_counter()
+    try:
         uid, asked = decode(body)
         decision = decide(asked, state.source.snapshot, now=state.now())
         answer = encode(uid, decision)
         state.metrics.reviewed(asked, decision, time.perf_counter() - started)
-        response = web.Response(body=answer, headers=_JSON)
-        if state.draining:
-            # The API server keeps connections to pods that are gone: let it go elsewhere now.
-            response.force_close()
-        return response
     except BadReview as error:
-        return _refuse(state, 400, str(error))
-    except web.HTTPRequestEntityTooLarge:
-        return _refuse(state, 413, f"the body is larger than {BODY_LIMIT} bytes")
-    except (ConnectionError, web.HTTPException):
-        raise
+        return 400, refusal(state, 400, str(error))
     except Exception:
         log.exception("a review could not be answered; the object is admitted unpatched")
-        return _refuse(state, 500, "internal error; the server's log has it")
+        return 500, refusal(state, 500, "internal error; the server's log has it")
+    return 200, answer
+
+
+def refusal(state: State, status: int, message: str) -> bytes:
+    """Return the text of an answer without an AdmissionReview, and count it."""
+    state.metrics.refused(status)
+    return (message[:500] + "\n").encode()
 
 
 def _refuse(state: State, status: int, message: str) -> web.Response:
-    state.metrics.refused(status)
-    response = web.Response(status=status, text=message[:500] + "\n")
+    response = web.Response(status=status, body=refusal(state, status, message), headers={"Content-Type": TEXT})
     if status in {408, 413}:
         response.force_close()  # the rest of the body is of no use
     return response
