@@ -22,8 +22,8 @@ from tests.bench.bodies import bodies, write_cluster
 from tests.serve.server import Server
 
 NODES: Final = 5_000
-BUDGETS: Final = {"typical": 500_000, "small": 430_000, "large": 1_650_000, "service": 390_000, "skipped": 430_000}
-"""Instructions a review, a little above what is measured; `typical` is the goal."""
+BUDGETS: Final = {"typical": 330_000, "small": 250_000, "large": 1_400_000, "service": 205_000, "skipped": 245_000}
+"""Instructions a review, three in a hundred above what is measured; the goal for `typical` is 500 k."""
 SHORT, LONG = 20, 120
 WARM_UP: Final = 60
 START_SECONDS: Final = 180.0
