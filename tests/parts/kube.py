@@ -75,6 +75,7 @@ class ControlPlane:
         aggregator_routing: bool = False,
         feature_gates: Mapping[str, bool] | None = None,
         flags: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         """
         Describe a control plane without starting it.
@@ -92,6 +93,7 @@ class ControlPlane:
             aggregator_routing: Let kube-apiserver call a webhook's Service by its EndpointSlices, without kube-proxy.
             feature_gates: Set for all components.
             flags: More flags for kube-apiserver.
+            prefix: What each program is started by, such as `nice`.
 
         """
         self.version = version
@@ -111,6 +113,7 @@ class ControlPlane:
         self._aggregator_routing = aggregator_routing
         self._gates = dict(feature_gates or {})
         self._flags = tuple(flags)
+        self._prefix = tuple(prefix)
         self._token = secrets.token_hex(16)
         self._clients: list[Api] = []
         self._etcd_port = 0
@@ -401,7 +404,7 @@ class ControlPlane:
 
     def _process(self, binary: str, flags: Sequence[str]) -> Process:
         gates = ",".join(f"{name}={str(value).lower()}" for name, value in sorted(self._gates.items()))
-        argv: list[str | Path] = [self._binaries.get(binary, Path(binary)), *flags]
+        argv: list[str | Path] = [*self._prefix, self._binaries.get(binary, Path(binary)), *flags]
         if gates and binary != "etcd":
             argv.append(f"--feature-gates={gates}")
         return Process(

@@ -6,7 +6,6 @@ A lost API server changes nothing but the facts' age: the last snapshot stays in
 """
 
 import asyncio
-import gc
 import logging
 import random
 import time
@@ -20,8 +19,8 @@ import msgspec
 from certs.kube import KubeError, NotFoundError, RefusedError
 from webhook.facts.collect import KUBE_SYSTEM, TERWAY_CONFIG_MAP, TERWAY_DAEMON_SETS, Collector, FactError
 from webhook.facts.kube import APPLY_PATCH, GoneError, KubeClient
+from webhook.facts.listing import Kept, Listing, NodeListing, node_decoder
 from webhook.rules import wellknown
-from webhook.rules.nodes import Node
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.sidecar import revisioned
 from webhook.rules.snapshot import Snapshot
@@ -30,8 +29,8 @@ log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 250
 """Objects in a page: decoding one keeps the event loop for a few milliseconds at most."""
-SLICE: Final = 50
-"""Nodes that are indexed before the event loop may serve somebody else."""
+SLICE: Final = 20
+"""Objects that are indexed before the event loop may serve somebody else."""
 PUBLISH_SECONDS: Final = 0.05
 WATCH_SECONDS: Final = 300
 FIRST_PAUSE: Final = 0.2
@@ -72,7 +71,6 @@ class _Any(msgspec.Struct, frozen=True):
 _page: Final = msgspec.json.Decoder(_Page)
 _event: Final = msgspec.json.Decoder(_Event)
 _any: Final = msgspec.json.Decoder(_Any)
-_node: Final = msgspec.json.Decoder(Node)
 
 
 @dataclass(slots=True)
@@ -81,13 +79,11 @@ class Followed:
 
     kind: str
     path: str
-    replace: Callable[[list[Any]], Awaitable[None]]
-    """Takes what *read* made of all of them."""
+    begin: Callable[[], Awaitable[Listing]]
+    """Gives what the pages of a list go into."""
     put: Callable[[bytes], None]
     remove: Callable[[_Meta], None]
     query: Mapping[str, str] = field(default_factory=dict)
-    read: Callable[[msgspec.Raw], Any] = bytes
-    """What is kept of an object until all pages are there: never the page itself."""
     required: bool = True
     version: str = ""
     """The resourceVersion that is known; empty where it must be listed."""
@@ -118,13 +114,13 @@ class ClusterSource:
         """Set once policies were listed or can't be: nodes are classified by their rules."""
         collector = self._collector
         self._follow_also(
-            Followed("nodes", "/api/v1/nodes", self._replace_nodes, self._put_node, self._drop_node, read=_node.decode),
+            Followed("nodes", "/api/v1/nodes", self._list_nodes, self._put_node, self._drop_node),
         )
         self._follow_also(
             Followed(
                 "namespaces",
                 "/api/v1/namespaces",
-                self._replacing(lambda: set(collector.namespaces), self._put_namespace, collector.remove_namespace),
+                self._listing(lambda: set(collector.namespaces), self._put_namespace, collector.remove_namespace),
                 self._put_namespace,
                 lambda meta: collector.remove_namespace(meta.name),
             ),
@@ -133,7 +129,7 @@ class ClusterSource:
             Followed(
                 "injectors",
                 "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-                self._replacing(lambda: set(collector.injectors), self._put_injector, self._remove_injector),
+                self._listing(lambda: set(collector.injectors), self._put_injector, self._remove_injector),
                 self._put_injector,
                 lambda meta: self._remove_injector(meta.name),
             ),
@@ -142,7 +138,7 @@ class ClusterSource:
             Followed(
                 "policies",
                 POLICIES,
-                self._replacing(lambda: set(collector.stored_policies), self._put_policy, self._remove_policy),
+                self._listing(lambda: set(collector.stored_policies), self._put_policy, self._remove_policy),
                 self._put_policy,
                 lambda meta: self._remove_policy(meta.name),
                 required=False,
@@ -234,7 +230,7 @@ class ClusterSource:
             except GoneError:
                 followed.version = ""
             except NotFoundError:
-                await followed.replace([])
+                await (await followed.begin()).end()  # there are none
                 self._changed.set()
                 self._tried(followed)
                 followed.version, pause = "", ABSENT_PAUSE
@@ -258,24 +254,26 @@ class ClusterSource:
 
     async def _list(self, followed: Followed) -> None:
         """List in pages and replace what is known."""
-        items: list[Any] = []
+        listing = await followed.begin()
         query = {**followed.query, "limit": str(PAGE)}
         while True:
             page = _page.decode(await self._client.request("GET", followed.path, query=query))
             for number, item in enumerate(page.items, start=1):
                 try:
-                    items.append(followed.read(item))
+                    listing.take(item)
                 except msgspec.MsgspecError as error:
                     log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-            if not page.metadata.next_page:
+            found = page.metadata
+            if not found.next_page:
                 break
-            query = {**query, "continue": page.metadata.next_page}
+            query = {**query, "continue": found.next_page}
+            del page  # while the next one comes
             await asyncio.sleep(0)
-        await followed.replace(items)
+        await listing.end()
         self._changed.set()
-        followed.version = page.metadata.resource_version
+        followed.version = found.resource_version
         if not followed.synced:
             self._snapshot = self._collector.snapshot()  # ready means that decisions know it
         followed.synced = True
@@ -322,47 +320,25 @@ class ClusterSource:
             self._said.add(key)
             log.warning("%s", text)
 
-    def _replacing(
+    def _listing(
         self,
         known: Callable[[], set[str]],
         put: Callable[[bytes], None],
         remove: Callable[[str], None],
-    ) -> Callable[[list[bytes]], Awaitable[None]]:
-        """Return what replaces all objects of a kind: those that are gone are removed, the others put."""
+    ) -> Callable[[], Awaitable[Listing]]:
+        async def begin() -> Listing:
+            return Kept(known, put, remove)
 
-        async def replace(items: list[bytes]) -> None:
-            names = {_any.decode(item).metadata.name for item in items}
-            for name in known() - names:
-                remove(name)
-            for item in items:
-                try:
-                    put(item)
-                except (FactError, msgspec.MsgspecError) as error:
-                    log.warning("an object can't be read and is passed over: %s", error)
-
-        return replace
+        return begin
 
     # --- Nodes
 
-    async def _replace_nodes(self, nodes: list[Node]) -> None:
-        """Build an index beside the one in use, in slices, so that nobody waits for it."""
+    async def _list_nodes(self) -> Listing:
         await self._rules_known.wait()
-        while True:
-            builder = self._collector.next_nodes(self._collector.builder.freeze())
-            for number, node in enumerate(nodes, start=1):
-                builder.put(node)
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
-            builder.keep({node.metadata.name for node in nodes})
-            if builder.rules == self._collector.policies.default.node_rules:
-                break  # no policy with other rules came meanwhile
-        self._collector.replace_nodes(builder)
-        self._collector.nodes_synced = True
-        # What was loaded stays: a full collection would walk it for nothing.
-        gc.freeze()
+        return NodeListing(self._collector)
 
     def _put_node(self, raw: bytes) -> None:
-        self._collector.put_node(_node.decode(raw))
+        self._collector.put_node(node_decoder.decode(raw))
 
     def _drop_node(self, meta: _Meta) -> None:
         self._collector.remove_node(meta.name)
@@ -426,7 +402,7 @@ class ClusterSource:
         return Followed(
             kind,
             f"/api/v1/namespaces/{namespace}/configmaps",
-            self._replacing(lambda: {name}, put, remove),
+            self._listing(lambda: {name}, put, remove),
             put,
             lambda _: remove(name),
             query={"fieldSelector": f"metadata.name={name}"},
