@@ -28,7 +28,7 @@ from webhook.rules.nodes import Node, NodeIndex
 
 log: Final = logging.getLogger(__name__)
 
-SLICE: Final = 50
+SLICE: Final = 20
 """Facts between two looks at what else is to be done; some hundred microseconds."""
 FROZEN: Final = 1000
 """Facts between two looks at the garbage collector: what was loaded stays, and is never walked."""
