@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
+# A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 FAST := tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
@@ -21,12 +23,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt -r requirements/run.txt
+	$(PIP_INSTALL) -r requirements/build.txt -r requirements/run.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PIP_INSTALL) -r requirements/dev.txt
+	$(BIN)/python -m pip check
 	@touch $@
 
 demo: install ## real manifests decided and patched over HTTPS
