@@ -1,25 +1,23 @@
 """`client-ip certs`: the certificates in the Secret that the replicas share."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 import msgspec
 
 from certs.authority import service_names
 from certs.injector import trust_of
-from certs.kube import KubeError, NotFoundError
+from certs.kube import NotFoundError
 from certs.lifecycle import Keep, Request, Settings, decide
 from certs.rotator import Location, Rotator, request
 from certs.secret import read_secret
 from certs.serving import ServingCertificate
-from webhook.facts.kube import KubeClient, KubeConfigInvalid, connect
+from webhook.cli.opened import ask as ask_cluster
+from webhook.facts.cluster import Cluster
+from webhook.facts.kube import KubeClient
 from webhook.rules import wellknown
 from webhook.server.tls import ORGANIZATION
-
-T = TypeVar("T")
 
 SECRET: Final = "client-ip-webhook-tls"  # noqa: S105  # a name
 
@@ -67,10 +65,10 @@ def status(
 ) -> int:
     """Say what the Secret holds, until when, whether the configuration trusts it, and what is due."""
 
-    async def read(client: KubeClient) -> dict[str, Any]:
-        return await _status(client, namespace, tls_secret, service)
+    async def read(cluster: Cluster) -> dict[str, Any]:
+        return await _status(cluster.client, namespace, tls_secret, service)
 
-    found = _ask(kubeconfig, context, read)
+    found = ask_cluster(kubeconfig, context, read)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
@@ -131,10 +129,10 @@ def rotate(
     asked = {Request.LEAF if leaf else Request.CA} | ({Request.DROP_OLD} if drop_old else set())
     location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
 
-    async def ask(client: KubeClient) -> None:
-        await request(client, location, frozenset(asked))
+    async def ask(cluster: Cluster) -> None:
+        await request(cluster.client, location, frozenset(asked))
 
-    _ask(kubeconfig, context, ask)
+    ask_cluster(kubeconfig, context, ask)
     click.echo(f"asked for: {', '.join(sorted(asked))}; client-ip certs status tells when it is done")
 
 
@@ -151,28 +149,10 @@ Examples:
 def bootstrap(namespace: str, tls_secret: str, service: str, kubeconfig: str | None, context: str | None) -> None:
     """Make the Secret and fill in the caBundle once, as a replica would."""
 
-    async def make(client: KubeClient) -> str:
+    async def make(cluster: Cluster) -> str:
         location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
         settings = Settings(names=service_names(service, namespace), organization=ORGANIZATION)
-        done = await Rotator(client, ServingCertificate(), location=location, settings=settings).reconcile()
+        done = await Rotator(cluster.client, ServingCertificate(), location=location, settings=settings).reconcile()
         return f"leaf until {done.leaf_not_after}, CA until {done.ca_not_after}; {done.reason}"
 
-    click.echo(_ask(kubeconfig, context, make))
-
-
-def _ask(kubeconfig: str | None, context: str | None, work: Callable[[KubeClient], Awaitable[T]]) -> T:
-    try:
-        client = connect(kubeconfig, context)
-    except KubeConfigInvalid as error:
-        raise click.UsageError(f"no cluster: {error}") from error
-
-    async def run() -> T:
-        try:
-            return await work(client)
-        finally:
-            await client.close()
-
-    try:
-        return asyncio.run(run())
-    except KubeError as error:
-        raise click.ClickException(str(error)) from error
+    click.echo(ask_cluster(kubeconfig, context, make))

@@ -52,9 +52,14 @@ def command(
     if named and (len(named) != len(subjects) or states):
         raise click.UsageError("name either files, or KIND/NAME in a cluster (then without --state)")
     if named:
-        from webhook.cli.running import explain_running  # noqa: PLC0415  # files never pay for `kubernetes`
+        from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
+        from webhook.cli.running import explain_running  # noqa: PLC0415
 
-        explain_running(named, namespace, kubeconfig, context, now=moment, output=output)
+        ask(
+            kubeconfig,
+            context,
+            lambda cluster: explain_running(cluster, named, namespace, now=moment, output=output),
+        )
         return
     manifests = read_manifests(
         subjects, states=states, policy=policy, namespace=namespace, kubeconfig=kubeconfig, context=context

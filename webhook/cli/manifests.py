@@ -162,15 +162,10 @@ def _facts(
 
 
 def _cluster(kubeconfig: str | None, context: str | None) -> Collector:
-    from webhook.facts.kube import KubeConfigInvalid  # noqa: PLC0415  # files never pay for `kubernetes`
-    from webhook.facts.once import ClusterUnreadable, collect_once  # noqa: PLC0415
+    from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.cluster import Cluster  # noqa: PLC0415
 
-    try:
-        return collect_once(kubeconfig, context)
-    except KubeConfigInvalid as error:
-        raise click.UsageError(f"no --state, and no cluster: {error}") from error
-    except ClusterUnreadable as error:
-        raise click.ClickException(f"the cluster can't be read: {error}") from error
+    return ask(kubeconfig, context, Cluster.collect, without="no --state, and no cluster")
 
 
 def _read(files: Sequence[str], problems: list[Problem]) -> Iterable[Found]:

@@ -11,12 +11,11 @@ from typing import Any, Final
 import click
 import msgspec
 
-from certs.kube import KubeError, NotFoundError
+from certs.kube import NotFoundError
 from webhook.cli.explained import explained_json, explained_text
 from webhook.cli.manifests import Subject, kind_of
+from webhook.facts.cluster import Cluster
 from webhook.facts.collect import Collector, decode
-from webhook.facts.kube import KubeConfigInvalid
-from webhook.facts.once import ClusterUnreadable, collect_once, fetch
 from webhook.rules import wellknown
 from webhook.rules.decide import pod_of
 from webhook.rules.objects import GROUPS, Pod, Reviewed, Service
@@ -27,52 +26,37 @@ MAX_OWNERS: Final = 4
 """CronJob, Job, Pod: nothing is made in more steps."""
 
 
-def explain_running(
-    names: Sequence[str],
-    namespace: str,
-    kubeconfig: str | None,
-    context: str | None,
-    *,
-    now: datetime,
-    output: str,
+async def explain_running(
+    cluster: Cluster, names: Sequence[str], namespace: str, *, now: datetime, output: str
 ) -> None:
-    """Print the explanation of each KIND/NAME."""
-    try:
-        collector = collect_once(kubeconfig, context)
-        elements = [_explain(name, namespace, kubeconfig, context, collector, now, output) for name in names]
-    except KubeConfigInvalid as error:
-        raise click.UsageError(f"no cluster: {error}") from error
-    except (ClusterUnreadable, KubeError) as error:
-        raise click.ClickException(str(error)) from error
+    """
+    Print the explanation of each KIND/NAME.
+
+    Raises:
+        click.UsageError: There is nothing of that name.
+        ClusterUnreadable: Nodes, namespaces or injectors can't be read.
+        KubeError: The API server did not grant something else.
+
+    """
+    collector = await cluster.collect()
+    elements = [await _explain(cluster, name, namespace, collector, now, output) for name in names]
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(elements), indent=2).decode())
 
 
-def _explain(
-    name: str,
-    namespace: str,
-    kubeconfig: str | None,
-    context: str | None,
-    collector: Collector,
-    now: datetime,
-    output: str,
+async def _explain(
+    cluster: Cluster, name: str, namespace: str, collector: Collector, now: datetime, output: str
 ) -> Mapping[str, Any]:
     written, _, called = name.partition("/")
     kind = kind_of(written) or ""  # the caller has looked
-
-    def get(kind: str, called: str) -> dict[str, Any]:
-        (raw,) = fetch(kubeconfig, context, [_path(kind, namespace, called)])
-        found: dict[str, Any] = msgspec.json.decode(raw)
-        return {"apiVersion": f"{GROUPS[kind]}/v1".lstrip("/"), "kind": kind, **found}
-
     try:
-        document = get(kind, called)
+        document = await _get(cluster, kind, namespace, called)
     except NotFoundError as error:
         raise click.UsageError(f"no {kind} {called} in namespace {namespace}") from error
-    controller = _controller(document, get)
+    controller = await _controller(cluster, document, namespace)
     subject = _subject(controller, namespace)
     snapshot = collector.snapshot()
-    pods = [] if kind == "Service" else _pods(document, namespace, kubeconfig, context)
+    pods = [] if kind == "Service" else await _pods(cluster, document, namespace)
     if output == "json":
         return {**explained_json(subject, snapshot, now), "pods": [_as_is(pod) for pod in pods]}
     if controller is not document:
@@ -86,13 +70,18 @@ def _explain(
     return {}
 
 
+async def _get(cluster: Cluster, kind: str, namespace: str, called: str) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(await cluster.get(_path(kind, namespace, called)))
+    return {"apiVersion": f"{GROUPS[kind]}/v1".lstrip("/"), "kind": kind, **found}
+
+
 def _path(kind: str, namespace: str, name: str = "") -> str:
     group = GROUPS[kind]
     prefix = f"/apis/{group}/v1" if group else "/api/v1"
     return f"{prefix}/namespaces/{namespace}/{kind.lower()}s" + (f"/{name}" if name else "")
 
 
-def _controller(document: dict[str, Any], get: Any) -> dict[str, Any]:
+async def _controller(cluster: Cluster, document: dict[str, Any], namespace: str) -> dict[str, Any]:
     """Return what made the object, as far up as we decide templates."""
     for _ in range(MAX_OWNERS):
         owners = document["metadata"].get("ownerReferences") or ()
@@ -100,7 +89,7 @@ def _controller(document: dict[str, Any], get: Any) -> dict[str, Any]:
         if owner is None:
             break
         try:
-            document = get(owner["kind"], owner["name"])
+            document = await _get(cluster, owner["kind"], namespace, owner["name"])
         except NotFoundError:
             break
     return document
@@ -120,19 +109,18 @@ def _subject(document: dict[str, Any], namespace: str) -> Subject:
     )
 
 
-def _pods(
-    document: Mapping[str, Any], namespace: str, kubeconfig: str | None, context: str | None
-) -> list[dict[str, Any]]:
+async def _pods(cluster: Cluster, document: Mapping[str, Any], namespace: str) -> list[dict[str, Any]]:
     """Return the pods that the object made, or the one that it is."""
     if document["kind"] == "Pod":
         return [dict(document)]
     selector = document["spec"].get("selector", {}).get("matchLabels", {})
-    (raw,) = fetch(kubeconfig, context, [_path("Pod", namespace)])
-    items: list[dict[str, Any]] = msgspec.json.decode(raw)["items"]
+    if not selector:
+        return []
+    query = {"labelSelector": ",".join(f"{key}={value}" for key, value in selector.items())}
     return [
         {"kind": "Pod", **item}
-        for item in items
-        if selector and selector.items() <= (item["metadata"].get("labels") or {}).items()
+        async for page in cluster.pages(_path("Pod", namespace), query)
+        for item in msgspec.json.decode(page)["items"]
     ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -20,7 +21,7 @@ import msgspec
 from kubernetes.client.configuration import Configuration
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.incluster_config import load_incluster_config
-from kubernetes.config.kube_config import load_kube_config
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigLoader, KubeConfigMerger
 
 from certs.kube import ConflictError, KubeError, KubeObject, NotFoundError, RefusedError, UnavailableError
 
@@ -32,6 +33,7 @@ TOKEN_SECONDS: Final = 30.0
 SILENCE_SECONDS: Final = 120.0
 """A watch brings a bookmark about once a minute; one that is silent for longer is taken for dead."""
 WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+OWN_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 JSON_PATCH: Final = "application/json-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 
@@ -43,6 +45,11 @@ class KubeConfigInvalid(ValueError):  # noqa: N818  # an error's noun
 class GoneError(KubeError):
     """410: the version is no longer kept; list again."""
 
+    def __init__(self, message: str, *, resume: str = "") -> None:
+        super().__init__(message)
+        self.resume = resume
+        """Of a list in pages: the token that goes on all the same, with objects as they are by now."""
+
 
 @dataclass(slots=True)
 class KubeClient:
@@ -51,6 +58,8 @@ class KubeClient:
     kubeconfig: str | None
     context: str | None
     configuration: Configuration
+    namespace: str = ""
+    """Of the kubeconfig's context, or of the pod that this runs in; empty where it names none."""
     server_time: datetime | None = None
     _session: aiohttp.ClientSession | None = None
     _token: str | None = None
@@ -132,6 +141,40 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"watch {path}: {str(error) or type(error).__name__}") from error
 
+    async def stream(
+        self, path: str, query: Mapping[str, str] | None = None, *, silence_seconds: float | None = SILENCE_SECONDS
+    ) -> AsyncIterator[bytes]:
+        """
+        Yield the answer's bytes as they come, such as a container's log.
+
+        Args:
+            path: What is asked for.
+            query: Its parameters.
+            silence_seconds: How long nothing may come; None for ever, where a log is followed.
+
+        Raises:
+            KubeError: The API server did not grant it, or the connection was lost.
+
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence_seconds)
+        for attempt in (1, 2):
+            headers = await self._headers()
+            try:
+                async with self._open().get(
+                    self._url(path), params=query, headers=headers, timeout=timeout
+                ) as response:
+                    self._hear(response)
+                    if response.status == 401 and attempt == 1:
+                        self._refused_token = True
+                        continue  # it may have been replaced
+                    if response.status >= 400:
+                        raise _error("GET", response.status, await response.read(), "")
+                    async for chunk in response.content.iter_any():
+                        yield chunk
+                    return
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise UnavailableError(f"GET {path}: {str(error) or type(error).__name__}") from error
+
     # --- What certs asks for (certs.kube.KubeApi)
 
     async def get_secret(self, namespace: str, name: str) -> KubeObject:
@@ -188,7 +231,7 @@ class KubeClient:
         """Return the header's value; the library's configuration is read anew only where the API server refused it."""
         if renew:
             try:
-                self.configuration = _load(self.kubeconfig, self.context)
+                self.configuration, self.namespace = _load(self.kubeconfig, self.context)
             except KubeConfigInvalid as error:
                 raise UnavailableError(f"credentials can't be renewed: {error}") from error
         token: str | None = self.configuration.get_api_key_with_prefix("BearerToken")
@@ -208,22 +251,37 @@ def connect(kubeconfig: str | None, context: str | None) -> KubeClient:
         KubeConfigInvalid: There is neither, or it can't be used.
 
     """
-    return KubeClient(kubeconfig, context, _load(kubeconfig, context))
+    return KubeClient(kubeconfig, context, *_load(kubeconfig, context))
 
 
-def _load(kubeconfig: str | None, context: str | None) -> Configuration:
+def _load(kubeconfig: str | None, context: str | None) -> tuple[Configuration, str]:
+    """Return what the library reads, and the namespace."""
     configuration = Configuration()
     try:
         if kubeconfig is None and context is None:
             try:
                 load_incluster_config(client_configuration=configuration)
             except ConfigException:
-                load_kube_config(client_configuration=configuration)
-        else:
-            load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
+                pass  # not in a pod
+            else:
+                return configuration, _own_namespace()
+        merged = KubeConfigMerger(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
+        if merged.config is None:
+            raise ConfigException("there is none")
+        loader = KubeConfigLoader(
+            merged.config, active_context=context, config_base_path=None, config_persister=merged.save_changes
+        )
+        loader.load_and_set(configuration)
+        return configuration, loader.current_context["context"].get("namespace") or ""
     except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
         raise KubeConfigInvalid(f"the kubeconfig can't be used: {error}") from error
-    return configuration
+
+
+def _own_namespace() -> str:
+    try:
+        return OWN_NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _object(answer: bytes) -> KubeObject:
@@ -231,24 +289,29 @@ def _object(answer: bytes) -> KubeObject:
     return document
 
 
+class _ListMeta(msgspec.Struct, frozen=True, rename={"resume": "continue"}):
+    resume: str = ""
+
+
 class _Status(msgspec.Struct, frozen=True):
     message: str = ""
     reason: str = ""
+    metadata: _ListMeta = _ListMeta()
 
 
 def _error(method: str, status: int, answer: bytes, content_type: str) -> KubeError:
     try:
-        message = msgspec.json.decode(answer, type=_Status).message
+        told = msgspec.json.decode(answer, type=_Status)
     except msgspec.MsgspecError:
-        message = answer[:200].decode(errors="replace")
-    text = f"{status}: {message}"
+        told = _Status(message=answer[:200].decode(errors="replace"))
+    text = f"{status}: {told.message}"
     # A JSON patch whose `test` fails is answered with 422.
     if status == 409 or (status == 422 and method == "PATCH" and content_type == JSON_PATCH):
         return ConflictError(text)
     if status == 404:
         return NotFoundError(text)
     if status == 410:
-        return GoneError(text)
+        return GoneError(text, resume=told.metadata.resume)
     if status in {401, 408, 429} or status >= 500:
         return UnavailableError(text)
     return RefusedError(text)

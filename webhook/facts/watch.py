@@ -99,8 +99,18 @@ class Followed:
 class ClusterSource:
     """The facts of a cluster, kept current by `run`."""
 
-    def __init__(self, client: KubeClient, *, own_namespace: str) -> None:
+    def __init__(self, client: KubeClient, *, own_namespace: str, once: bool = False) -> None:
+        """
+        Follow nothing yet.
+
+        Args:
+            client: Closed when `run` ends, but not with *once*: then it is the caller's.
+            own_namespace: The webhook's.
+            once: For a command that reads: no policy's status is written.
+
+        """
         self._client = client
+        self._once = once
         self._collector = Collector(own_namespace=own_namespace, nodes_synced=False)
         self._snapshot = self._collector.snapshot()
         self._changed = asyncio.Event()
@@ -184,7 +194,8 @@ class ClusterSource:
         """Keep the facts current until cancelled."""
         self._start("publish", self._publish)
         self._start("terway", self._look_for_terway)
-        self._start("status", self._write_statuses)
+        if not self._once:
+            self._start("status", self._write_statuses)
         for followed in list(self._followed.values()):
             self._start_following(followed)
         try:
@@ -199,7 +210,8 @@ class ClusterSource:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks.clear()
-            await self._client.close()
+            if not self._once:
+                await self._client.close()
 
     # --- Following one kind
 

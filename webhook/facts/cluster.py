@@ -1,0 +1,146 @@
+"""
+A cluster that a command has opened: one client for all that it reads, handed on until the command ends.
+
+No kubeconfig is named below the command line: what reads a cluster is given the open one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from certs.kube import KubeError
+from webhook.facts.collect import Collector
+from webhook.facts.kube import GoneError, KubeClient, connect
+from webhook.facts.watch import ClusterSource
+from webhook.rules import wellknown
+
+COLLECT_SECONDS: Final = 30.0
+PAGE: Final = 500
+"""Objects in one answer to a list: what kubectl asks for as well."""
+
+
+class ClusterUnreadable(Exception):  # noqa: N818  # an error's noun
+    """The cluster did not answer, or does not let us read what a decision rests on."""
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename={"resume": "continue"}):
+    resume: str = ""
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: _ListMeta = _ListMeta()
+
+
+_page: Final = msgspec.json.Decoder(_Page)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An open cluster; `open_cluster` makes and closes it. Tasks of one event loop may share it."""
+
+    client: KubeClient
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the kubeconfig's context, or of the pod that this runs in; `default` where it names none."""
+        return self.client.namespace or "default"
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        """
+        Return what the API server answers to GET of *path*.
+
+        Raises:
+            KubeError: It did not grant it, or did not answer.
+
+        """
+        return await self.client.request("GET", path, query=query)
+
+    async def pages(
+        self, path: str, query: Mapping[str, str] | None = None, *, limit: int = PAGE
+    ) -> AsyncIterator[bytes]:
+        """
+        Yield a list in pages of at most *limit* objects, each as the API server wrote it.
+
+        A list that takes longer than the API server keeps its state goes on with the objects as they are by then
+        (`resourceVersion="inconsistent"`), as the API recommends: an object that was renamed meanwhile may be missed.
+        https://github.com/kubernetes/kubernetes/blob/v1.37.0/staging/src/k8s.io/apimachinery/pkg/apis/meta/v1/types.go
+
+        Raises:
+            KubeError: The API server did not grant it, or did not answer.
+
+        """
+        asked = {**(query or {}), "limit": str(limit)}
+        while True:
+            try:
+                answer = await self.get(path, asked)
+            except GoneError as error:
+                if not error.resume or asked.get("continue") == error.resume:
+                    raise
+                asked["continue"] = error.resume
+                continue
+            yield answer
+            resume = _page.decode(answer).metadata.resume
+            if not resume:
+                return
+            asked["continue"] = resume
+
+    async def stream(
+        self, path: str, query: Mapping[str, str] | None = None, *, follow: bool = False
+    ) -> AsyncIterator[bytes]:
+        """
+        Yield the answer's bytes as they come, such as a container's log; with *follow* silence is no fault.
+
+        Raises:
+            KubeError: The API server did not grant it, or the connection was lost.
+
+        """
+        chunks = self.client.stream(path, query, silence_seconds=None) if follow else self.client.stream(path, query)
+        async for chunk in chunks:
+            yield chunk
+
+    async def collect(self) -> Collector:
+        """
+        Return the facts that decisions rest on.
+
+        Raises:
+            ClusterUnreadable: Nodes, namespaces or injectors can't be read.
+
+        """
+        # Asked once by hand first: a refused connection or token is to be said, not retried.
+        try:
+            await self.get("/api/v1/nodes", {"limit": "1"})
+        except KubeError as error:
+            raise ClusterUnreadable(str(error)) from error
+        source = ClusterSource(self.client, own_namespace=wellknown.OWN_NAMESPACE, once=True)
+        running = asyncio.create_task(source.run())
+        deadline = time.monotonic() + COLLECT_SECONDS
+        try:
+            while source.untried() and time.monotonic() < deadline and not running.done():  # noqa: ASYNC110  # many tasks, each of which may be the last
+                await asyncio.sleep(0.02)
+            if source.missing():
+                raise ClusterUnreadable(f"can't read {', '.join(source.missing())}")
+            return source.collector
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_cluster(kubeconfig: str | None = None, context: str | None = None) -> AsyncIterator[Cluster]:
+    """
+    Open the kubeconfig's cluster, or the one that this pod runs in; nothing is sent yet.
+
+    Raises:
+        webhook.facts.kube.KubeConfigInvalid: There is neither, or it can't be used.
+
+    """
+    client = connect(kubeconfig, context)
+    try:
+        yield Cluster(client)
+    finally:
+        await client.close()
