@@ -1,13 +1,13 @@
 """The command `client-ip`: one subcommand for each file beside this one, imported when it is called."""
 
 import importlib
-import os
 import sys
 from typing import Any, Final
 
 import click
 
 import webhook
+from webhook.cli.streams import let_go_of_output, set_up_streams
 
 COMMANDS: Final = {
     "serve": "Answer the API server's admission reviews over HTTPS.",
@@ -58,6 +58,7 @@ def client_ip() -> None:
 
 def main() -> None:
     """Run the command line; `kubectl client-ip …` comes here as well. Wrong options end with one line and exit 2."""
+    set_up_streams()
     name = "client-ip"
     if sys.argv and sys.argv[0].endswith("kubectl-client_ip"):
         name = "kubectl client-ip"
@@ -74,6 +75,6 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # `client-ip check … | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_output()
         sys.exit(141)
     sys.exit(code if isinstance(code, int) else 0)
