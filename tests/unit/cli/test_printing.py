@@ -10,7 +10,9 @@ from typing import Final
 
 import pytest
 
-CLEAN: Final = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR", "CI"}}
+CLEAN: Final = {
+    key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES"}
+}
 TEXTS: Final = (
     "In [enabled, audit]",
     "[/etc/x] [red]not red[/red]",
