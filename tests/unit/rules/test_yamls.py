@@ -272,6 +272,8 @@ def test_no_text_does_harm(text: str) -> None:
 
 plane_0 = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]))
 """YAML's escapes know no surrogate pairs."""
+keys = plane_0.filter(lambda text: len(json.dumps(text)) < 1024)
+"""YAML's simple keys end after 1,024 characters, libyaml's and Go's alike; longer JSON is read as JSON."""
 
 
 @settings(max_examples=200, deadline=None)
@@ -282,7 +284,7 @@ plane_0 = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
         | st.integers(-(2**63), 2**63)
         | st.floats(allow_nan=False, allow_infinity=False)
         | plane_0,
-        lambda below: st.lists(below, max_size=4) | st.dictionaries(plane_0, below, max_size=4),
+        lambda below: st.lists(below, max_size=4) | st.dictionaries(keys, below, max_size=4),
     ),
 )
 def test_json_is_yaml(tree: Any) -> None:
