@@ -20,9 +20,11 @@ WORKDIR /src
 COPY requirements/build.txt requirements/run.txt requirements/
 RUN python3 -m venv /pip \
  && python3 -m venv --without-pip /opt/client-ip \
- && /pip/bin/pip install --quiet --no-cache-dir --only-binary :all: --require-hashes -r requirements/build.txt \
+ && /pip/bin/pip install --quiet --no-cache-dir \
+      --no-deps --only-binary :all: --require-hashes -r requirements/build.txt \
  && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile \
-      --only-binary :all: --require-hashes -r requirements/run.txt
+      --no-deps --only-binary :all: --require-hashes -r requirements/run.txt \
+ && /pip/bin/pip --python /opt/client-ip/bin/python check
 # Of the Kubernetes client only configuration and credentials are used: its model classes are most of the image.
 RUN cd /opt/client-ip/lib/python3*/site-packages/kubernetes \
  && rm -r aio && find client/models client/api -type f ! -name __init__.py -delete

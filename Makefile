@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
 # A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
-FAST := tests/unit tests/property tests/tls tests/serve tests/cli
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
+FAST := tests/locks tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test bench gate manifests lock clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test bench gate manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -23,12 +23,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
-	$(PIP_INSTALL) -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/python $(PIP_INSTALL) -r requirements/build.txt -r requirements/run.txt
+	$(BIN)/python -m pip check
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
-	$(PIP_INSTALL) -r requirements/dev.txt
+	$(BIN)/python $(PIP_INSTALL) -r requirements/dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
@@ -75,12 +76,23 @@ fmt: install-dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-lock: ## resolve the requirements anew, leaving out releases younger than a week
-	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
-	cd requirements && for name in run build dev go envoy; do \
-	  ../build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
+# A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
+# `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
+LOCKS := run build dev bench go envoy oldest-pip uv
+UPGRADE ?= --upgrade
+lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
+	cd requirements && for name in $(LOCKS); do \
+	  ../build/lock/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
+	    --no-strip-extras --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
 	    --custom-compile-command 'make lock' -o $$name.txt $$name.in || exit 1; done
+
+build/lock/.installed: requirements/uv.txt
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python $(PIP_INSTALL) -r requirements/uv.txt
+	@touch $@
+
+locks: install-dev ## every lock installed by the oldest pip there is, and shown to be complete
+	$(BIN)/python -m tests.locks
 
 clean: ## what the runs made in the checkout
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from certs.authority import issue_ca, issue_leaf
-from tests.parts.build import ROOT, binaries
+from tests.parts.build import PIP_INSTALL, ROOT, binaries
 from tests.parts.process import Ports, Process, wait_until
 from tests.serve.server import Server
 
@@ -110,8 +110,8 @@ def environment() -> Path:
     if not installed.exists():
         print("installing the Python peers …", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r")
-        subprocess.run([python, *install, requirements], check=True)
+        subprocess.run([python, *PIP_INSTALL, "-r", requirements], check=True)
+        subprocess.run([python, "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
         installed.touch()
     return python
 

@@ -25,6 +25,11 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 MODULES: Final = Path(__file__).resolve().parent / "go"
 PROGRESS_SECONDS: Final = 20.0
+PIP_INSTALL: Final = (
+    *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"),
+    *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
+)
+"""How a lock is installed: it is complete, so there is nothing to resolve, and nothing to build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,9 +212,8 @@ def wheels(name: str) -> Path:
         if not folder.exists():  # else another run was faster
             _say(f"installing what {requirements.relative_to(ROOT)} names …")
             made = folder.with_name(f".{folder.name}.{os.getpid()}")
-            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
-            install += ["--require-hashes", "--target", str(made), "-r", str(requirements)]
-            subprocess.run([sys.executable, *install], check=True)
+            install = [sys.executable, *PIP_INSTALL, "--target", str(made), "-r", str(requirements)]
+            subprocess.run(install, check=True)
             made.rename(folder)
     return folder
 

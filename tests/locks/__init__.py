@@ -1,0 +1,1 @@
+"""The locks in `requirements/`: complete, so that an installer has nothing to resolve."""

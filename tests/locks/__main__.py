@@ -1,0 +1,100 @@
+"""
+`make locks`: every lock installed by the oldest pip that a supported system has, and shown to be complete.
+
+    python -m tests.locks [ENVIRONMENT ...]
+
+Each environment is made from nothing in `build/locks`, by the command that users have. That pip comes from a lock too.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import canonicalize_name
+
+from tests.locks import lock
+from tests.parts.build import PIP_INSTALL, ROOT
+
+FOLDER: Final = ROOT / "build" / "locks"
+READ: Final = """
+import importlib.metadata, json
+print(json.dumps({each.metadata["Name"]: each.requires or [] for each in importlib.metadata.distributions()}))
+"""
+
+
+def environment(name: str) -> Path:
+    """Return the Python of a new virtual environment, with the oldest pip and nothing else."""
+    folder = FOLDER / name
+    venv.create(folder, with_pip=False, clear=True)
+    python = folder / "bin" / "python"
+    module, pip, *options = PIP_INSTALL
+    install: list[str | Path] = [
+        sys.executable,
+        module,
+        pip,
+        "--python",
+        python,
+        *options,
+        "-r",
+        lock.FOLDER / "oldest-pip.txt",
+    ]
+    subprocess.run(install, check=True)
+    return python
+
+
+def install(name: str, python: Path) -> None:
+    """
+    Install an environment of `lock.ENVIRONMENTS`.
+
+    Raises:
+        subprocess.CalledProcessError: pip refused, or `pip check` found something missing.
+
+    """
+    if name in {"run", "dev"}:
+        target = {"run": "install", "dev": "install-dev"}[name]
+        subprocess.run(["make", "--no-print-directory", "-s", target, f"VENV={FOLDER / name}"], cwd=ROOT, check=True)
+    else:
+        for each in lock.ENVIRONMENTS[name]:
+            subprocess.run([python, *PIP_INSTALL, "-r", lock.FOLDER / f"{each}.txt"], check=True)
+    subprocess.run([python, "-m", "pip", "check"], check=True, stdout=subprocess.DEVNULL)
+
+
+def faults(name: str, python: Path) -> list[str]:
+    """Return what a lock lacks of what its packages require."""
+    done = subprocess.run([python, "-I", "-c", READ], check=True, capture_output=True, text=True)
+    requires: dict[str, list[str]] = {canonicalize_name(each): needs for each, needs in json.loads(done.stdout).items()}
+    return lock.faults(lock.ENVIRONMENTS[name], requires=requires.get)
+
+
+def main() -> None:
+    """Install and look at the named environments, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environments", nargs="*", choices=[[], *lock.ENVIRONMENTS], metavar="ENVIRONMENT")
+    chosen = parser.parse_args().environments or list(lock.ENVIRONMENTS)
+    failed = 0
+    for name in chosen:
+        started = time.monotonic()
+        python = environment(name)
+        try:
+            install(name, python)
+            found = faults(name, python)
+        except subprocess.CalledProcessError as error:
+            found = [str(error)]
+        failed += bool(found)
+        pip = subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True, text=True).stdout
+        told = f"{'FAILED' if found else 'complete'}, by {' '.join(pip.split()[:2])}"
+        print(f"{name:<11} {told}, {time.monotonic() - started:.0f} s", flush=True)
+        for each in found:
+            print(f"  {each}")
+        shutil.rmtree(FOLDER / name)
+    sys.exit(f"{failed} of {len(chosen)} locks are not complete" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
