@@ -1,0 +1,216 @@
+"""`client-ip scan`: every workload of a cluster, now and after a restart, and what to do about it."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from certs.kube import KubeError
+from webhook.cli.check import CONTEXT, KUBECONFIG, NOW, POLICY, STATE
+from webhook.cli.manifests import now_or
+from webhook.cli.scanned import scan_table
+from webhook.facts.collect import Collector
+from webhook.facts.files import FilesInvalid, Problem, expand, read, read_bytes, take_all
+from webhook.running.baseline import BaselineInvalid, read_baseline
+from webhook.running.findings import OWNER_KEYS, Change, Scan, Scope
+from webhook.running.fold import Fold
+from webhook.running.grouping import GroupBy
+from webhook.running.reading import read_files
+from webhook.running.scanning import scan_of
+
+FORMATS: Final = ("table", "json")
+
+
+@click.command(
+    "scan",
+    context_settings={"auto_envvar_prefix": "CLIENT_IP"},
+    epilog="""\b
+Examples:
+  client-ip scan                                     (the kubeconfig's cluster, all namespaces)
+  client-ip scan -n shop -n bank --group-by owner
+  client-ip scan -o json --output-file today.json
+  client-ip scan --baseline yesterday.json --fail-on new
+  client-ip scan --state dump/ -o html --output-file report.html
+
+\b
+Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be read.""",
+)
+@click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NS", help="Only this namespace. Repeatable.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, which is the default.")
+@STATE
+@POLICY
+@click.option(
+    "--group-by",
+    type=click.Choice([each.value for each in GroupBy]),
+    default=GroupBy.ADVICE.value,
+    show_default=True,
+    help="How rows are put together for people.",
+)
+@click.option("--baseline", metavar="FILE", help="A former -o json: say what is new, resolved, unchanged.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["new", "lost", "never"]),
+    default="never",
+    show_default=True,
+    help="Exit 1 where the client's IP is lost: anywhere, or where the baseline has it not.",
+)
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it.")
+@click.option("--output-file", metavar="FILE", help="Write it there, in place of standard output.")
+@click.option("--preserved", is_flag=True, help="List the preserved workloads too, beside counting them.")
+@click.option(
+    "--owner-key",
+    "owner_keys",
+    multiple=True,
+    metavar="KEY",
+    help=f"Annotation or label that says whose a workload is. Repeatable. [default: {', '.join(OWNER_KEYS)}]",
+)
+@KUBECONFIG
+@CONTEXT
+@NOW
+def command(
+    *,
+    namespaces: tuple[str, ...],
+    all_namespaces: bool,
+    states: tuple[str, ...],
+    policy: str | None,
+    group_by: str,
+    baseline: str | None,
+    fail_on: str,
+    output: str,
+    output_file: str | None,
+    preserved: bool,
+    owner_keys: tuple[str, ...],
+    kubeconfig: str | None,
+    context: str | None,
+    now: datetime | None,
+) -> int:
+    """
+    Judge every workload twice: now, by its pods as they run, and after a restart, by its template.
+
+    The code that decides admission decides here. What comes out is advice: what is at risk, what to restart, what to
+    change first, what reads the header, what was waived and until when.
+    """
+    if namespaces and all_namespaces:
+        raise click.UsageError("-n and -A exclude each other")
+    if fail_on == "new" and baseline is None:
+        raise click.UsageError("--fail-on new needs --baseline: new beside what?")
+    former = _baseline(baseline)
+    moment = now_or(now)
+    keys = owner_keys or OWNER_KEYS
+    chosen = tuple(dict.fromkeys(namespaces)) or None
+    if states:
+        fold, scope = _from_files(states, policy, chosen, keys, moment)
+    else:
+        fold, scope = _from_cluster(policy, kubeconfig, context, chosen, keys, moment)
+    scan = scan_of(fold, scope, at=moment, baseline=former, preserved=preserved)
+    _write(_render(scan, output, GroupBy(group_by), to_file=output_file is not None), output_file)
+    _say(scan)
+    return 1 if _fails(scan, fail_on) else 0
+
+
+def _baseline(path: str | None) -> Scan | None:
+    if path is None:
+        return None
+    try:
+        return read_baseline(Path(path).read_bytes())
+    except OSError as error:
+        raise click.UsageError(f"--baseline {path}: {error.strerror or error}") from error
+    except BaselineInvalid as error:
+        raise click.UsageError(f"--baseline {path}: {error}") from error
+
+
+def _from_files(
+    states: Sequence[str], policy: str | None, namespaces: Sequence[str] | None, keys: Sequence[str], now: datetime
+) -> tuple[Fold, Scope]:
+    problems: list[Problem] = []
+    collector = Collector()
+    try:
+        paths = expand([*states, *([policy] if policy else [])])
+    except FilesInvalid as error:
+        raise click.UsageError(str(error)) from error
+    found = [each for path in paths for each in read(str(path), read_bytes(path, problems), problems)]
+    take_all(found, collector, problems)
+    fold = Fold(collector.snapshot(), now=now, owner_keys=keys)
+    read_files(found, fold, namespaces, problems)
+    if problems:
+        raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+    scope = Scope(source=", ".join(states), namespaces=sorted(namespaces) if namespaces is not None else None)
+    return fold, scope
+
+
+def _from_cluster(
+    policy: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    namespaces: Sequence[str] | None,
+    keys: Sequence[str],
+    now: datetime,
+) -> tuple[Fold, Scope]:
+    from webhook.facts.cluster import ClusterUnreadable, open_cluster  # noqa: PLC0415  # files never pay for it
+    from webhook.facts.kube import KubeConfigInvalid  # noqa: PLC0415
+    from webhook.running.reading import ClusterReader, NothingReadable  # noqa: PLC0415
+
+    async def scan() -> tuple[Fold, Scope]:
+        async with open_cluster(kubeconfig, context) as cluster:
+            collector = await cluster.collect()
+            fold = Fold(_with_policy(collector, policy).snapshot(), now=now, owner_keys=keys)
+            return fold, await ClusterReader(cluster).read(fold, namespaces)
+
+    try:
+        return asyncio.run(scan())
+    except KubeConfigInvalid as error:
+        raise click.UsageError(f"no --state, and no cluster: {error}") from error
+    except (ClusterUnreadable, NothingReadable, KubeError) as error:
+        raise click.UsageError(f"the cluster can't be read: {error}") from error
+
+
+def _with_policy(collector: Collector, policy: str | None) -> Collector:
+    if policy is None:
+        return collector
+    problems: list[Problem] = []
+    path = Path(policy)
+    take_all(read(policy, read_bytes(path, problems), problems), collector, problems)
+    if problems:
+        raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+    if collector.rules_changed:
+        raise click.UsageError("--policy has other nodes.rules than the cluster's: only --state can be asked by it")
+    return collector
+
+
+def _render(scan: Scan, output: str, by: GroupBy, *, to_file: bool) -> str:
+    if output == "json":
+        return msgspec.json.format(msgspec.json.encode(scan), indent=2).decode() + "\n"
+    return scan_table(scan, by, colour=not to_file)
+
+
+def _write(text: str, path: str | None) -> None:
+    if path is None or path == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise click.UsageError(f"--output-file {path}: {error.strerror or error}") from error
+    click.echo(f"written to {path}", err=True)
+
+
+def _say(scan: Scan) -> None:
+    """What must be heard whatever the form: on standard error, so that a file stays one."""
+    for what, why in scan.scope.unreadable.items():
+        print(f"not read: {what}: {why}", file=sys.stderr)
+
+
+def _fails(scan: Scan, fail_on: str) -> bool:
+    lost = [row for row in scan.rows if row.is_lost]
+    match fail_on:
+        case "lost":
+            return bool(lost)
+        case "new":
+            return any(row.change is Change.NEW for row in lost)
+        case _:
+            return False
