@@ -14,6 +14,7 @@ from typing import Any, Final
 import yaml
 
 from tests.parts.build import ROOT, binaries
+from webhook.cli import admission, envoyfilter
 
 CHART: Final = ROOT / "deploy" / "chart"
 INSTALL: Final = ROOT / "deploy" / "install.yaml"
@@ -94,6 +95,12 @@ def only(objects: list[dict[str, Any]], kind: str, name: str = RELEASE) -> dict[
     return found
 
 
+def charted_files() -> dict[str, str]:
+    """Return what the chart holds of the command's own files, by name."""
+    policies = {f"{name}.yaml": admission.source(name) for name in admission.FILES}
+    return {**policies, "append-caller.lua": envoyfilter.lua()}
+
+
 def install_manifest() -> str:
     """Return what `deploy/install.yaml` must be."""
     return HEADER + template()
@@ -102,6 +109,8 @@ def install_manifest() -> str:
 def main() -> None:
     """Write the files that are made from others."""
     CHARTED_CRD.write_text(CRD.read_text())
+    for name, text in charted_files().items():
+        (CHART / "files" / name).write_text(text)
     INSTALL.write_text(install_manifest())
 
 

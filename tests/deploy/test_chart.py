@@ -70,6 +70,67 @@ def test_certificates_by_others_need_no_secrets_of_ours() -> None:
         assert not [each for each in grants if each[3] in {"create", "update"}]
 
 
+def of_kind(objects: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """Return the objects whose kind begins with ValidatingAdmissionPolicy, and those named."""
+    return [
+        each
+        for each in objects
+        if each["kind"].startswith("ValidatingAdmissionPolicy") or each["metadata"]["name"] in names
+    ]
+
+
+def test_our_service_account_is_kept_to_what_the_command_renders() -> None:
+    rendered = command("rbac", "--tls-secret", "client-ip-webhook-tls", "--namespace", "elsewhere")
+    charted = render({"serviceAccount": {"name": "client-ip-webhook"}}, namespace="elsewhere")
+    assert of_kind(charted) == of_kind(rendered)
+    named = of_kind(render({"serviceAccount": {"name": "other"}}))
+    (condition,) = named[0]["spec"]["matchConditions"]
+    assert condition["expression"] == f"request.userInfo.username == 'system:serviceaccount:{NAMESPACE}:other'"
+
+
+def test_certificates_by_others_need_no_policy_on_our_service_account() -> None:
+    for mode in ("cert-manager", "manual"):
+        assert of_kind(render(MODES[mode])) == []
+
+
+@pytest.mark.parametrize("mode", ["Audit", "Deny"])
+def test_the_guard_is_what_the_command_renders(mode: str) -> None:
+    controllers = ["system:serviceaccounts:argo-rollouts", "system:serviceaccount:knative-serving:controller"]
+    guard = {"mode": mode, "controllers": controllers, "redirect": True}
+    charted = render({**MODES["manual"], "guard": guard, "webhook": {"excludedNamespaces": ["vault"]}})
+    options = ["--mode", mode, "--redirect", "--exclude-namespace", "vault"]
+    for controller in controllers:
+        options += ["--controller", controller]
+    assert of_kind(charted, "client-ip-opt-out") == command("guard", *options)
+
+
+@pytest.mark.parametrize("mode", ["Off", False], ids=["Off", "a YAML 1.1 boolean"])
+def test_the_guard_is_off_by_default(mode: Any) -> None:
+    assert of_kind(render({**MODES["manual"], "guard": {"mode": mode}}), "client-ip-opt-out") == []
+    assert of_kind(render(MODES["manual"]), "client-ip-opt-out") == []
+
+
+@pytest.mark.parametrize("form", ["append-caller", "use-remote-address"])
+@pytest.mark.parametrize("gateways", [[], ["ingress/public-gateway", "edge.v2/*-istio"]], ids=["default", "named"])
+def test_the_envoyfilter_is_what_the_command_renders(form: str, gateways: list[str]) -> None:
+    values = {"enabled": True, "form": form, "gateways": gateways}
+    charted = only(
+        render({"envoyFilter": values, "istio": {"namespace": "mesh"}}), "EnvoyFilter", "client-ip-x-forwarded-for"
+    )
+    options = [option for gateway in gateways for option in ("--gateway", gateway)]
+    (rendered,) = command("envoyfilter", "--envoyfilter-form", form, "--root-namespace", "mesh", *options)
+    assert charted["spec"] == rendered["spec"]
+    assert charted["metadata"]["namespace"] == rendered["metadata"]["namespace"]
+    assert not [each for each in render() if each["kind"] == "EnvoyFilter"]
+
+
+def test_a_gateway_of_any_namespace_must_be_meant() -> None:
+    meant = {"envoyFilter": {"enabled": True, "gateways": ["*/*-istio"], "anyNamespace": True}}
+    charted = only(render(meant), "EnvoyFilter", "client-ip-x-forwarded-for")
+    (rendered,) = command("envoyfilter", "--gateway", "*/*-istio", "--any-namespace")
+    assert charted["spec"] == rendered["spec"]
+
+
 def test_pods_are_restricted_and_outlast_their_endpoints() -> None:
     pod = pod_of(render())
     assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
@@ -192,6 +253,11 @@ def test_parts_can_be_left_out() -> None:
         ({"probePort": 8443}, "probePort"),
         ({"istio": {"namespace": NAMESPACE}}, "istio.namespace"),
         ({"resources": {"limit": {}}}, "limit"),
+        ({"guard": {"mode": "On"}}, "mode"),
+        ({"guard": {"controllers": ["it's"]}}, "controllers"),
+        ({"serviceAccount": {"name": "it's"}}, "name"),
+        ({"envoyFilter": {"gateways": ["*/*-istio"]}}, "any namespace"),
+        ({"envoyFilter": {"gateways": ["istio"]}}, "gateways"),
     ],
     ids=str,
 )

@@ -96,6 +96,12 @@ PARTS: Final = {
             sources=("go.mod", "go.sum", "cmd/filters/*.go"),
         ),
         Part(
+            name="expressions-1.37",
+            module="kube137",
+            packages={"expressions": "./cmd/expressions"},
+            sources=("go.mod", "go.sum", "cmd/expressions/*.go"),
+        ),
+        Part(
             name="bench",
             module="bench",
             packages={name: f"./cmd/{name}" for name in ("load", "plain", "controllerruntime", "nodes")},

@@ -32,6 +32,10 @@ FILTER: Final = "client-ip.x-forwarded-for"
 HOPS: Final = {"xff_num_trusted_hops": 1}
 SKIP: Final = {"skip_xff_append": True}
 PUSH_SECONDS: Final = 15.0
+TRUSTED: Final = "ingress/istio-ingressgateway"
+"""The gateway of the lab, by the identity in its certificate."""
+TENANT: Final = "mallory-istio"
+"""A ServiceAccount as Istio would name that of a Gateway called `mallory`, in a tenant's own namespace."""
 
 
 def test_fallback(
@@ -45,8 +49,10 @@ def test_fallback(
 ) -> None:
     """4. On CentOS, with fallback XForwardedFor: the header shows the client, behind a gateway as well."""
     text = """A pod of a CentOS 7 node, in a namespace whose ClientIPPolicy says `fallback: XForwardedFor`. The webhook
-    labels it for the EnvoyFilter that `client-ip render envoyfilter` prints (form append-caller): that appends the
-    caller, unless the caller is a gateway of the mesh by the identity of its mTLS certificate. The form
+    labels it for the EnvoyFilter that `client-ip render envoyfilter --gateway ingress/istio-ingressgateway` prints
+    (form append-caller): that appends the caller, unless the caller is the gateway by the identity of its mTLS
+    certificate. A tenant who calls a ServiceAccount `mallory-istio` is believed only where the filter was made with
+    `--gateway '*/*-istio' --any-namespace`. The form
     use-remote-address is the setting that Alibaba Cloud's page names: behind a gateway it appends the gateway, takes
     it for the client, and turns `x-forwarded-proto` to https. Two more settings of Envoy's were tried on top of it:
     neither gives both callers and gateways their due. docs/fallback.md says who should use which."""
@@ -56,6 +62,7 @@ def test_fallback(
         _wait_for_policy(lab)
         pod, native = lab.start_pod("legacy", "app", spec=ON_CENTOS), lab.start_pod("legacy", "native", spec=ON_NODE_1)
         address = lab.service("legacy", "app")[0]
+        tenant = _tenant(lab, report)
         _a_connection_for_each_request(lab)
         report.names.add("the application in legacy", pod.address, pod.address6)
         lab.reachable(callers.plain.netns.name, address, 80)
@@ -76,8 +83,14 @@ def test_fallback(
             asked.trusted_hops()
         with _filtered(lab, pod, _document("use-remote-address", **SKIP), '"skip_xff_append": true'):
             asked.skip_append()
+        any_namespace = _rendered("--gateway", "*/*-istio", "--any-namespace")
+        with _filtered(lab, pod, any_namespace, FILTER):
+            asked.tenant(tenant, "append-caller, --gateway '*/*-istio' --any-namespace", FORGED)
+        with _filtered(lab, pod, _rendered(), FILTER):
+            asked.tenant(tenant, "append-caller, no gateway named", f"{FORGED},{tenant.address}")
         with _filtered(lab, pod, _document("append-caller"), FILTER):
             asked.append_caller()
+            asked.tenant(tenant, "append-caller", f"{FORGED},{tenant.address}")
             for other in (before.pod, after.pod, native):
                 asked.untouched(other)
 
@@ -142,6 +155,16 @@ class _Asked:
         self._gateway(f"{FORGED},{CLIENT}", external=CLIENT, proto="http", headers={XFF: FORGED})
         by_tcp = tcp(self._pod, caller.netns.name, self._pod.address)
         self._row("TCP, which has no headers, pod without a sidecar → pod", SOCKET, "127.0.0.6", by_tcp.peer)
+
+    def tenant(self, caller: RunningPod, mode: str, expected: str) -> None:
+        """Ask as a tenant whose ServiceAccount has a gateway's name, with a forged header, over mTLS."""
+        self._mode = mode
+        headers = {"Host": f"{self._pod.name}.{self._pod.namespace}", XFF: FORGED}
+        seen = http(self._pod, caller.netns.name, self._address, 80, headers=headers)
+        how = "mTLS" if seen.is_mtls else "in the clear"
+        self._row(
+            f"HTTP with a forged header, a tenant's {TENANT} ({how}) → Service", XFF, expected, _header(seen, XFF)
+        )
 
     def untouched(self, other: RunningPod) -> None:
         """A workload without the label has no such filter."""
@@ -214,14 +237,29 @@ def _a_connection_for_each_request(lab: Lab) -> None:
     # Not for the application's own sidecar, which would then close its connections to the application too.
     host = "app.legacy.svc.cluster.local"
     spec = {"host": host, "exportTo": ["."], "trafficPolicy": {"connectionPool": pool}}
-    for namespace in ("callers", "ingress"):
+    for namespace in ("callers", "ingress", "tenant"):
         metadata = {"name": "legacy", "namespace": namespace}
         lab.api.create({"apiVersion": NETWORKING, "kind": "DestinationRule", "metadata": metadata, "spec": spec})
 
 
+def _tenant(lab: Lab, report: Report) -> RunningPod:
+    """Return a tenant's pod with a sidecar, in a namespace of its own, as the ServiceAccount `TENANT`."""
+    lab.namespace("tenant")
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": TENANT, "namespace": "tenant"}}
+    lab.api.create(account)
+    pod = lab.start_pod("tenant", "mallory", spec={"serviceAccountName": TENANT})
+    report.names.add("the tenant", pod.address, pod.address6)
+    return pod
+
+
+def _rendered(*options: str) -> dict[str, Any]:
+    (document,) = rendered("envoyfilter", *options)
+    return document
+
+
 def _document(form: str, **settings: object) -> dict[str, Any]:
     """Return the EnvoyFilter that `render` prints, with more *settings* of the connection manager."""
-    (document,) = rendered("envoyfilter", "--envoyfilter-form", form)
+    document = _rendered("--envoyfilter-form", form, "--gateway", TRUSTED)
     if settings:
         document["spec"]["configPatches"][0]["patch"]["value"]["typed_config"].update(settings)
     return document

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from webhook.cli.envoyfilter import GATEWAYS, envoy_filter, pattern
+from webhook.cli.envoyfilter import default_gateways, envoy_filter, pattern
 
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,17 +35,44 @@ def test_the_page_s_own_form_sets_one_field() -> None:
     assert {key: value for key, value in patch_of(document).items() if key != "@type"} == {"use_remote_address": True}
 
 
-def test_the_default_names_the_gateways_of_istios_installers() -> None:
-    code = patch_of(yaml.safe_load(render().stdout))["default_source_code"]["inline_string"]
-    assert all(f'"{pattern(gateway)}"' in code for gateway in GATEWAYS)
+def believes(code: str) -> list[str]:
+    """Return the Lua patterns of the gateways in *code*."""
+    table = code.partition("local gateways = {\n")[2].partition("}")[0]
+    return [line.strip(' ",') for line in table.splitlines()]
+
+
+def code_of(*arguments: str) -> str:
+    code: str = patch_of(yaml.safe_load(render(*arguments).stdout))["default_source_code"]["inline_string"]
+    return code
+
+
+@pytest.mark.parametrize("root", ["istio-system", "mesh"])
+def test_the_default_believes_gateways_of_the_root_namespace_alone(root: str) -> None:
+    patterns = believes(code_of("--root-namespace", root))
+    assert patterns == [pattern(gateway) for gateway in default_gateways(root)]
+    assert all(f"/ns/{root.replace('-', '%-')}/sa/" in each for each in patterns)
+
+
+@pytest.mark.parametrize("gateway", ["*/*-istio", "*/istio-ingressgateway", "team-*/gateway", "*/*", "a*b/c"])
+def test_a_gateway_of_any_namespace_is_refused_unless_it_is_meant(gateway: str) -> None:
+    done = render("--gateway", gateway)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"client-ip render: --gateway {gateway!r} believes a ServiceAccount of any namespace: name the namespace, "
+        "or say --any-namespace\n"
+    )
+    meant = render("--gateway", gateway, "--any-namespace")
+    assert meant.returncode == 0
+    assert meant.stderr.startswith(f"Warning: --gateway {gateway!r}: ")
+
+
+def test_a_pattern_within_a_named_namespace_is_its_owners_word() -> None:
+    done = render("--gateway", "ingress/*-istio")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_named_gateways_replace_the_default_ones() -> None:
-    code = patch_of(yaml.safe_load(render("--gateway", "ingress/public").stdout))["default_source_code"][
-        "inline_string"
-    ]
-    assert '  "^spiffe://[^/]+/ns/ingress/sa/public$",\n}' in code
-    assert "istio" not in code
+    assert believes(code_of("--gateway", "ingress/public")) == ["^spiffe://[^/]+/ns/ingress/sa/public$"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ The fallback's EnvoyFilter: pods that can't be TPROXY get their caller's IP in X
 It touches the pods that carry our label and no others. Two forms, both tried against a real Envoy (docs/proof.md):
 
 - `append-caller` appends the caller's IP for every request but those of the mesh's gateways, told by the identity in
-  their mTLS certificate, which no other workload can claim: behind a gateway X-Forwarded-For stays what the gateway
-  made of it. Lua, because it is the one way to ask for that identity that Istio's own build of Envoy has: its list of
-  extensions leaves out the match delegate and the certificate inputs of matchers
+  their mTLS certificate, NAMESPACE/SERVICEACCOUNT: behind a gateway X-Forwarded-For stays what the gateway made of it.
+  Gateways are named, since a namespace's owner chooses the names of its ServiceAccounts: a pattern that holds in any
+  namespace would let every tenant forge the header. Lua, because it is the one way to ask for that identity that
+  Istio's own build of Envoy has: its list of extensions leaves out the match delegate and the certificate inputs of
+  matchers
   (https://github.com/istio/proxy/blob/86a72d03a426/bazel/extension_config/extensions_build_config.bzl).
 - `use-remote-address` is the setting that Alibaba Cloud's page names. It appends the gateway like any caller, takes
   the gateway for the client in x-envoy-external-address, and sets x-forwarded-proto by the mTLS hop: https.
@@ -16,47 +18,40 @@ It touches the pods that carry our label and no others. Two forms, both tried ag
 
 import re
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any, Final
 
 from webhook.rules import wellknown
 
 FORMS: Final = ("append-caller", "use-remote-address")
-GATEWAYS: Final = (
-    "*/istio-ingressgateway-service-account",  # istioctl
-    "*/istio-ingressgateway",  # the Helm chart `gateway`, by the release names of Istio's documentation
-    "*/istio-ingress",
-    "*/*-istio",  # the Gateway API's automated deployments: the Gateway's name and its class
+ACCOUNTS: Final = (
+    "istio-ingressgateway-service-account",  # istioctl
+    "istio-ingressgateway",  # the Helm chart `gateway`, by the release name of Istio's documentation
 )
-"""NAMESPACE/SERVICEACCOUNT of ingress gateways, as Istio's installers name them."""
-GATEWAY: Final = re.compile(r"[a-z0-9.*-]+/[a-z0-9.*-]+")
+"""The ServiceAccounts of ingress gateways that are believed without being named: in the mesh's root namespace alone."""
+GATEWAY: Final = re.compile(r"[a-z0-9.*-]{1,63}/[a-z0-9.*-]{1,253}")
 
-_LUA: Final = """\
--- Callers whose X-Forwarded-For stays as it is: the mesh's gateways, by the identity of their mTLS certificate.
-local gateways = {
-%s}
-local function is_gateway(tls)
-  for _, identity in ipairs(tls and tls:uriSanPeerCertificate() or {}) do
-    for _, gateway in ipairs(gateways) do
-      if identity:match(gateway) then return true end
-    end
-  end
-  return false
-end
-function envoy_on_request(handle)
-  if is_gateway(handle:connection():ssl()) then return end
-  local address = handle:streamInfo():downstreamDirectRemoteAddress()
-  local caller = address:match("^%%[(.*)%%]:%%d+$") or address:match("^(.*):%%d+$") or address
-  local chain = handle:headers():get("x-forwarded-for") or ""
-  handle:headers():replace("x-forwarded-for", chain == "" and caller or chain .. "," .. caller)
-end
-"""
+
+def lua() -> str:
+    """Return the filter of `append-caller`, with a placeholder for its gateways."""
+    return resources.files("webhook.cli").joinpath("append-caller.lua").read_text()
+
+
+def default_gateways(root_namespace: str) -> tuple[str, ...]:
+    """Return NAMESPACE/SERVICEACCOUNT of the ingress gateways that Istio's installers put into *root_namespace*."""
+    return tuple(f"{root_namespace}/{account}" for account in ACCOUNTS)
+
+
+def is_any_namespace(gateway: str) -> bool:
+    """Return whether *gateway* names no single namespace: then whoever owns a namespace can be that gateway."""
+    return "*" in gateway.partition("/")[0]
 
 
 def envoy_filter(
     root_namespace: str = wellknown.ISTIO_SYSTEM,
     *,
     form: str = FORMS[0],
-    gateways: Sequence[str] = GATEWAYS,
+    gateways: Sequence[str] = (),
 ) -> dict[str, Any]:
     """
     Return the EnvoyFilter.
@@ -64,7 +59,8 @@ def envoy_filter(
     Args:
         root_namespace: The mesh's root namespace: there it holds in all.
         form: One of `FORMS`.
-        gateways: For `append-caller`, NAMESPACE/SERVICEACCOUNT of each gateway; `*` stands for anything.
+        gateways: For `append-caller`, NAMESPACE/SERVICEACCOUNT of each gateway; `*` stands for anything, and without
+            any they are those of `default_gateways`.
 
     """
     return {
@@ -77,7 +73,11 @@ def envoy_filter(
         },
         "spec": {
             "workloadSelector": {"labels": {wellknown.METHOD: "x-forwarded-for"}},
-            "configPatches": [_append_caller(gateways) if form == FORMS[0] else _use_remote_address()],
+            "configPatches": [
+                _append_caller(gateways or default_gateways(root_namespace))
+                if form == FORMS[0]
+                else _use_remote_address()
+            ],
         },
     }
 
@@ -103,7 +103,7 @@ def _append_caller(gateways: Sequence[str]) -> dict[str, Any]:
                 "name": "client-ip.x-forwarded-for",
                 "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-                    "default_source_code": {"inline_string": _LUA % patterns},
+                    "default_source_code": {"inline_string": lua().replace("${GATEWAYS}", patterns)},
                 },
             },
         },

@@ -1,8 +1,9 @@
 """`client-ip render`: what the webhook needs in a cluster, ready for kubectl apply."""
 
 import base64
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +12,11 @@ import click
 import yaml
 from cryptography import x509
 
-from webhook.cli.envoyfilter import FORMS, GATEWAY, GATEWAYS, envoy_filter
+from webhook.cli.admission import guard, least_power
+from webhook.cli.envoyfilter import FORMS, GATEWAY, envoy_filter, is_any_namespace
 from webhook.rules import wellknown
 
-PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter")
+PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard")
 SERVICE: Final = "client-ip-webhook"
 TIMEOUT_SECONDS: Final = 2
 """Kubernetes' advice is a small one: webhooks are called in series, and a slow one delays every pod."""
@@ -62,11 +64,7 @@ def configuration(
         ("services.object", services, not_opted_in, opted_in, [LIVE]),
         ("workloads.namespace", workloads, opted_in, None, [LIVE]),
     )
-    excluded = _expression(
-        wellknown.NAMESPACE_NAME,
-        "NotIn",
-        [*sorted(wellknown.SYSTEM_NAMESPACES, reverse=True), own_namespace],
-    )
+    excluded = _expression(wellknown.NAMESPACE_NAME, "NotIn", _excluded(own_namespace))
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -89,6 +87,11 @@ def configuration(
             for entry, rules, namespaces, objects, conditions in entries
         ],
     }
+
+
+def _excluded(own_namespace: str, more: Sequence[str] = ()) -> list[str]:
+    """Return the namespaces where nothing is ours: the system's, the webhook's own, and *more*."""
+    return [*sorted(wellknown.SYSTEM_NAMESPACES, reverse=True), own_namespace, *more]
 
 
 def _expression(key: str, operator: str, values: list[str]) -> dict[str, Any]:
@@ -116,7 +119,8 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
     """
     Return what `serve` may do, and nothing more: named resources wherever the API allows it.
 
-    With *tls_secret*, also what keeping its certificates there takes.
+    With *tls_secret*, also what keeping its certificates there takes, and the policies that let it do no more than that
+    with those rights.
     """
     metadata = {"name": SERVICE, "labels": {"app.kubernetes.io/name": SERVICE}}
     subject = {"kind": "ServiceAccount", "name": service_account, "namespace": own_namespace}
@@ -185,10 +189,26 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
                 "subjects": [subject],
             },
         )
+    if tls_secret:
+        found += least_power(namespace=own_namespace, account=service_account, secret=tls_secret)
     return found
 
 
+_USER: Final = re.compile(r"[A-Za-z0-9:._@/-]{1,253}")
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
+
+
+class NameType(click.ParamType[str]):
+    """The name of an object: a DNS subdomain, https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
+
+    name = "NAME"
+    _pattern: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value* where it is such a name, or nothing at all."""
+        if value and self._pattern.fullmatch(value) is None:
+            self.fail(f"{value!r} is no name of an object", param, ctx)
+        return value
 
 
 @click.command(
@@ -199,17 +219,20 @@ Examples:
   client-ip render crd rbac | kubectl apply -f -
   client-ip render configuration --ca-file ca.pem | kubectl apply -f -
   client-ip render configuration --url https://10.0.0.7:8443/mutate --ca-file ca.pem
+  client-ip render guard --mode Deny | kubectl apply -f -
   client-ip render envoyfilter | kubectl apply -f -
   client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -""",
 )
-@click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar="[crd|rbac|configuration|envoyfilter]...")
-@click.option("--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="Where the webhook runs.")
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar=f"[{'|'.join(PARTS)}]...")
+@click.option(
+    "--namespace", type=NameType(), default=wellknown.OWN_NAMESPACE, show_default=True, help="Where the webhook runs."
+)
 @click.option("--url", help="Call the webhook by this URL (https, with path /mutate) in place of its Service.")
 @click.option("--port", type=click.IntRange(1, 65535), default=443, show_default=True, help="The Service's port.")
 @click.option(
     "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
 )
-@click.option("--tls-secret", metavar="NAME", default="", help="rbac: allow serve --tls-secret NAME.")
+@click.option("--tls-secret", type=NameType(), metavar="NAME", default="", help="rbac: allow serve --tls-secret NAME.")
 @click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
 @click.option(
     "--envoyfilter-form",
@@ -223,10 +246,37 @@ Examples:
     "--gateway",
     "gateways",
     multiple=True,
-    default=GATEWAYS,
-    show_default=True,
     metavar="NAMESPACE/SERVICEACCOUNT",
-    help="A gateway's identity, for append-caller; * stands for anything. Repeatable.",
+    help="A gateway whose X-Forwarded-For is believed, for append-caller; * stands for anything. Repeatable.  "
+    "[default: istio-ingressgateway-service-account and istio-ingressgateway of the root namespace]",
+)
+@click.option(
+    "--any-namespace",
+    is_flag=True,
+    help="Allow a --gateway with * in its namespace: whoever owns a namespace can then forge the client's IP.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["Audit", "Deny"]),
+    default="Audit",
+    show_default=True,
+    help="guard: Audit lets the API server audit and count what Deny refuses.",
+)
+@click.option(
+    "--controller",
+    "controllers",
+    multiple=True,
+    metavar="USER|GROUP",
+    help="guard: who else makes pods from templates that were judged, such as system:serviceaccounts:argo-rollouts. "
+    "Repeatable.",
+)
+@click.option("--redirect", is_flag=True, help="guard: a template's own interception mode is an opt-out too.")
+@click.option(
+    "--exclude-namespace",
+    "excluded",
+    type=NameType(),
+    multiple=True,
+    help="guard: a namespace where nobody is asked, beside the system's and --namespace. Repeatable.",
 )
 def command(
     *,
@@ -239,16 +289,23 @@ def command(
     root_namespace: str,
     form: str,
     gateways: tuple[str, ...],
+    any_namespace: bool,
+    mode: str,
+    controllers: tuple[str, ...],
+    redirect: bool,
+    excluded: tuple[str, ...],
 ) -> None:
     """
-    Print the manifests that the webhook needs in a cluster; all but the EnvoyFilter where no part is named.
+    Print the manifests that the webhook needs in a cluster: crd, rbac and configuration where no part is named.
 
     crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
-    by URL. envoyfilter: the fallback for pods that can't be TPROXY.
+    by URL. envoyfilter: the fallback for pods that can't be TPROXY. guard: a ValidatingAdmissionPolicy on who may opt
+    out and until when.
     """
-    for gateway in gateways:
-        if GATEWAY.fullmatch(gateway) is None:
-            raise click.UsageError(f"--gateway {gateway!r} is no NAMESPACE/SERVICEACCOUNT")
+    for controller in controllers:
+        if _USER.fullmatch(controller) is None:
+            raise click.UsageError(f"--controller {controller!r} is no user or group")
+    _check_gateways(gateways, any_namespace=any_namespace)
     client_config: dict[str, Any] = (
         {"url": _url(url)}
         if url
@@ -260,10 +317,30 @@ def command(
         "crd": lambda: [crd()],
         "rbac": lambda: rbac(namespace, tls_secret),
         "configuration": lambda: [configuration(client_config, namespace)],
+        "guard": lambda: guard(
+            mode=mode, excluded=_excluded(namespace, excluded), controllers=controllers, redirect=redirect
+        ),
         "envoyfilter": lambda: [envoy_filter(root_namespace, form=form, gateways=gateways)],
     }
     documents = [document for part in parts or PARTS[:3] for document in makers[part]()]
     yaml.dump_all(documents, sys.stdout, Dumper=_NoAliases, sort_keys=False, default_flow_style=False)
+
+
+def _check_gateways(gateways: tuple[str, ...], *, any_namespace: bool) -> None:
+    for gateway in gateways:
+        if GATEWAY.fullmatch(gateway) is None:
+            raise click.UsageError(f"--gateway {gateway!r} is no NAMESPACE/SERVICEACCOUNT")
+        if not is_any_namespace(gateway):
+            continue
+        if not any_namespace:
+            raise click.UsageError(
+                f"--gateway {gateway!r} believes a ServiceAccount of any namespace: name the namespace, "
+                "or say --any-namespace"
+            )
+        click.echo(
+            f"Warning: --gateway {gateway!r}: whoever may create such a ServiceAccount can forge X-Forwarded-For",
+            err=True,
+        )
 
 
 def _url(url: str) -> str:

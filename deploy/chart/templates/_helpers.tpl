@@ -27,6 +27,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.hostNetwork (has 10250 (list (int .Values.webhook.port) (int .Values.probePort))) -}}
 {{- fail "webhook.port: 10250 is the kubelet's on every node, so it does not go with hostNetwork" -}}
 {{- end -}}
+{{- range .Values.envoyFilter.gateways -}}
+{{- if and (contains "*" (first (splitList "/" .))) (not $.Values.envoyFilter.anyNamespace) -}}
+{{- fail (printf "envoyFilter.gateways: %q believes a ServiceAccount of any namespace: name the namespace, or set envoyFilter.anyNamespace" .) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.istio.namespace .Release.Namespace -}}
 {{- fail (printf "istio.namespace: must not be the release's own namespace (%s), which the webhook never touches" .Release.Namespace) -}}
 {{- end -}}
