@@ -46,12 +46,17 @@ def guard(
 
     """
     values = {
-        "ACTIONS": json.dumps(ACTIONS[mode]),
-        "EXCLUDED": json.dumps(excluded),
-        "CONTROLLERS": json.dumps(controllers),
-        "REDIRECT": json.dumps(redirect),
+        "ACTIONS": _json(ACTIONS[mode]),
+        "EXCLUDED": _json(excluded),
+        "CONTROLLERS": _json(controllers),
+        "REDIRECT": _json(redirect),
     }
     return _filled("guard", values)
+
+
+def _json(value: object) -> str:
+    """Return *value* as YAML, CEL and helm's toJson write it."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _filled(name: str, values: Mapping[str, str]) -> list[dict[str, Any]]:
