@@ -1,12 +1,13 @@
 """What lines of an access log prove. The samples in `accesslogs/` were written by Envoy under a real istiod."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
-from webhook.rules.accesslog import Entry, Finding, Verdict, judge, parse
+from webhook.running.accesslog import Entry, Finding, Verdict, judge
+from webhook.running.logshapes import parse
 
 LOGS = Path(__file__).parent / "accesslogs"
 UPSTREAM = "upstream_local_address"
@@ -53,6 +54,8 @@ def test_a_user_agent_that_looks_like_the_rest_of_the_line_changes_nothing() -> 
         method="GET",
         path="/ip",
         response_code="200",
+        upstream_host="10.88.0.11:8080",
+        response_code_details="via_upstream",
     )
 
 

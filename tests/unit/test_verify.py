@@ -114,10 +114,104 @@ def test_what_a_caller_wrote_reaches_no_terminal_as_it_is() -> None:
     assert "…" in row
 
 
+PRESERVED = (LOGS / "tproxy.text.log").read_bytes().splitlines()[2] + b"\n"
+LOST = (LOGS / "redirect.text.log").read_bytes().splitlines()[2] + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "last"),
+    [
+        pytest.param(PRESERVED, 0, "1 preserved, 0 lost, 0 unknown", id="proved"),
+        pytest.param(
+            PRESERVED + b'[2026-01-02T03:04:05.678Z] "GET /a HTTP/1.1" 200 cut\n',
+            1,
+            "1 preserved, 0 lost, 0 unknown, 1 not read",
+            id="a line was not read",
+        ),
+        pytest.param(
+            PRESERVED + b'{"method": "GET", "response_code": 200, "upstream_cluster": "inbound|80||"}\n',
+            1,
+            "1 preserved, 0 lost, 1 unknown",
+            id="a format leaves out what decides",
+        ),
+        pytest.param(
+            PRESERVED.replace(b"InboundPassthroughCluster", b"InboundPassthroughClusterIpv4")
+            + LOST.replace(b"inbound|8080||", b"InboundPassthroughClusterIpv4"),
+            1,
+            "1 preserved, 1 lost, 0 unknown",
+            id="clusters of older releases",
+        ),
+        pytest.param(
+            LOST.replace(b"127.0.0.6:", b"10.88.0.10:").replace(b" 10.88.0.10:8080 10.", b" [fd00::5]:8080 10."),
+            1,
+            "0 preserved, 1 lost, 0 unknown",
+            id="a peer that is not the caller, of another family",
+        ),
+    ],
+)
+def test_what_was_not_read_is_not_proved(data: bytes, code: int, last: str) -> None:
+    result = verify("-", stdin=data)
+    assert (result.return_value, result.stdout.splitlines()[-1]) == (code, last)
+
+
+def test_lines_that_were_not_read_are_shown_and_counted() -> None:
+    cut = b'GET /a HTTP/1.1" 200\n'
+    result = verify("-", stdin=PRESERVED + cut * 12)
+    assert result.stdout.splitlines()[2].startswith('not read   GET /a HTTP/1.1" 200')
+    assert result.stderr == (
+        'nothing proved: 12 lines look like requests and were not read, first -:2: GET /a HTTP/1.1" 200\n'
+    )
+    told = json.loads(verify("-o", "json", "-", stdin=PRESERVED + cut * 12).stdout)
+    assert (told["proved"], told["notRead"]["count"], len(told["notRead"]["examples"])) == (False, 12, 10)
+    assert told["notRead"]["examples"][0] == {"file": "-", "line": 2, "text": 'GET /a HTTP/1.1" 200'}
+
+
+def test_json_of_nothing_is_a_document_as_well() -> None:
+    assert json.loads(verify("-o", "json", "-").stdout) == {
+        "pods": [],
+        "requests": [],
+        "counts": {"preserved": 0, "lost": 0, "unknown": 0},
+        "notRead": {"count": 0, "examples": []},
+        "faults": [],
+        "proved": False,
+    }
+
+
+def test_a_long_log_is_written_as_it_is_read(tmp_path: Path) -> None:
+    """Batches change nothing: every request has its row, and the document is whole."""
+    log = tmp_path / "long.log"
+    log.write_bytes(PRESERVED * 2_500)
+    assert len(verify(log).stdout.splitlines()) == 2_502
+    assert len(json.loads(verify("-o", "json", log).stdout)["requests"]) == 2_500
+
+
+def test_the_pods_own_addresses_count(tmp_path: Path) -> None:
+    """A caller that is only claimed, and a peer that is the pod's other address: nobody can tell."""
+    line = PRESERVED.replace(b" 10.88.0.30:32786 ", b" 10.88.0.77:32786 ").replace(
+        b"10.88.0.30:41116", b"203.0.113.9:0"
+    )
+    assert verify("-", stdin=line).return_value == 0
+    pod = tmp_path / "pod.yaml"
+    pod.write_text(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: []}, "
+        "status: {podIPs: [{ip: 10.88.0.11}, {ip: 10.88.0.77}]}}"
+    )
+    result = verify("--pod", pod, "-", stdin=line)
+    assert (result.return_value, result.stdout.splitlines()[-1]) == (1, "0 preserved, 0 lost, 1 unknown")
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [
         (("no/such.log",), b"", "no/such.log: No such file or directory"),
+        (("reviews",), b"", "reviews: No such file or directory (in the cluster: pod/reviews, deploy/reviews)"),
+        ((str(LOGS),), b"", f"{LOGS}: Is a directory"),
+        (("deploy/reviews", "-"), b"", "name either logs, or KIND/NAME in a cluster"),
+        (("deploy/reviews", "--pod", "-"), b"", "--pod goes with a log"),
+        (("--since", "5m", "-"), b"", "--since, --follow and --namespace go with KIND/NAME"),
+        (("--follow", "-"), b"", "--since, --follow and --namespace go with KIND/NAME"),
+        (("--since", "5", "deploy/reviews"), b"", "'5' is no duration: write 90s, 5m or 1h30m"),
+        (("--since", "0s", "deploy/reviews"), b"", "'0s': must be more than nothing"),
         (("--pod", "no/such.yaml", "-"), b"", "--pod no/such.yaml: No such file or directory"),
         (("--pod", "-", "-"), b"", "standard input can be read once"),
         (("--pod", "-", str(LOGS / "tproxy.json.log")), b"kind: [", "--pod:\n"),

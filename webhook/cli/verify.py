@@ -1,44 +1,86 @@
 """`client-ip verify`: what a sidecar's access log proves about the client's IP, request by request."""
 
+import io
+import re
+import stat
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
+from webhook.cli.check import CONTEXT, KUBECONFIG
+from webhook.cli.manifests import kind_of
+from webhook.cli.verified import JSONPrinter, Judged, PodMode, Tally, TextPrinter
 from webhook.facts.collect import FactError, decode
-from webhook.facts.files import Found, Problem, read
+from webhook.facts.files import Problem, read
 from webhook.rules import wellknown
-from webhook.rules.accesslog import Entry, Finding, Verdict, judge, parse
 from webhook.rules.objects import Pod
 from webhook.rules.sidecar import injected_mode, own_mode
+from webhook.running.accesslog import NO_OWN, IPAddress, ip_address, judge
+from webhook.running.logshapes import Lines, Read, Reader
 
-COLOURS: Final = {Verdict.PRESERVED: "green", Verdict.LOST: "red", Verdict.UNKNOWN: "yellow"}
 STDIN: Final = "-"
+CHUNK_BYTES: Final = 256 << 10
+_DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,3})?(?:ms|h|m|s))+", re.ASCII)
+_PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|h|m|s)", re.ASCII)
+_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Injected:
-    """The interception mode that a pod was injected with, and what contradicts it."""
+class Log:
+    """One log on its way from bytes to verdicts."""
 
-    pod: str
-    mode: str | None
-    fact: str
-    contradiction: str | None = None
+    def __init__(self, tally: Tally, file: str, *, pod: str = "", own: frozenset[IPAddress] = NO_OWN) -> None:
+        """
+        Begin a log.
+
+        Args:
+            tally: Who counts and prints.
+            file: How the log is called.
+            pod: `NAMESPACE/NAME`, where it is known.
+            own: That pod's addresses.
+
+        """
+        self._tally, self._file, self._pod, self._own = tally, file, pod, own
+        self._lines, self._reader = Lines(), Reader()
+
+    def feed(self, chunk: bytes) -> None:
+        """Judge what *chunk* ends."""
+        self._judge(self._reader.read(self._lines.feed(chunk)))
+
+    def end(self) -> None:
+        """Judge what is left."""
+        self._judge(self._reader.read(self._lines.end()))
+        self._judge(self._reader.end())
+        self._tally.lines += self._reader.lines
+        self._tally.entries += self._reader.entries
+
+    def _judge(self, found: Iterable[Read]) -> None:
+        for each in found:
+            finding = None
+            if each.entry is not None:
+                finding = judge(each.entry, self._own)
+                if finding is None:
+                    continue
+            self._tally.add(Judged(file=self._file, pod=self._pod or each.pod, read=each, finding=finding))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """One inbound line of a log, with where it stands."""
+class DurationType(click.ParamType[int]):
+    """A duration as kubectl takes it (90s, 5m, 1h30m), in whole seconds."""
 
-    file: str
-    line: int
-    entry: Entry
-    finding: Finding
+    name = "DURATION"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seconds, at least one."""
+        if isinstance(value, int):
+            return value
+        if not _DURATION.fullmatch(value):
+            self.fail(f"{value!r} is no duration: write 90s, 5m or 1h30m", param, ctx)
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
+        if seconds <= 0:
+            self.fail(f"{value!r}: must be more than nothing", param, ctx)
+        return max(1, round(seconds))
 
 
 @click.command(
@@ -46,165 +88,178 @@ class Judged:
     context_settings={"auto_envvar_prefix": "CLIENT_IP"},
     epilog="""\b
 Examples:
-  kubectl logs -n shop deploy/reviews -c istio-proxy | client-ip verify -
+  client-ip verify -n shop deploy/reviews                      (all of its pods, from the cluster)
+  client-ip verify -n shop deploy/reviews --since 10m --follow (until Ctrl-C, which prints the verdict)
+  kubectl logs -n shop -l app=reviews -c istio-proxy --prefix | client-ip verify -
   client-ip verify --pod <(kubectl get pod -n shop reviews-7d4b9-x2x4z -o yaml) istio-proxy.log
   client-ip verify -o json istio-proxy.log
 
 \b
 Exit status: 0 every request that reached the application is preserved, and there was one;
-1 one is lost, or nothing was proved; 2 bad input.""",
+1 one is lost, or nothing was proved: no request, or lines that look like one and were not read;
+2 bad input.""",
 )
-@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...|KIND/NAME...")
 @click.option(
     "--pod", "pod_file", metavar="FILE", help="The pod as the cluster has it, YAML or JSON: its injected mode."
 )
+@click.option("-n", "--namespace", metavar="NAME", help="Of KIND/NAME.  [default: the kubeconfig context's]")
+@click.option("--since", type=DurationType(), help="Of KIND/NAME: only what was logged in the last 90s, 5m, 1h30m.")
+@click.option("-f", "--follow", is_flag=True, help="Of KIND/NAME: go on with what is logged, until Ctrl-C.")
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
 )
-def command(*, logs: tuple[str, ...], pod_file: str | None, output: str) -> int:
+@KUBECONFIG
+@CONTEXT
+def command(
+    *,
+    logs: tuple[str, ...],
+    pod_file: str | None,
+    namespace: str | None,
+    since: int | None,
+    follow: bool,
+    output: str,
+    kubeconfig: str | None,
+    context: str | None,
+) -> int:
     """
     Tell from Envoy's access log whether the application saw who called it.
 
     LOG is a file with the output of an istio-proxy container, or - for standard input: JSON or Istio's default text
-    format. Each inbound request is preserved, lost or unknown. upstream_local_address decides: it is the peer of the
+    format, with what kubectl, stern, container runtimes and terminals put around it. KIND/NAME (deploy/reviews,
+    pod/reviews-7d4b9-x2x4z) is read from the cluster, all of its pods; a file of that name comes first.
+
+    Each inbound request is preserved, lost or unknown. upstream_local_address decides: it is the peer of the
     application's socket. downstream_remote_address follows X-Forwarded-For, which callers can forge, and proves
     nothing. Behind a gateway the peer is the gateway; the client is then in X-Forwarded-For.
     """
+    named = [each for each in logs if _is_name(each)]
+    if named and len(named) != len(logs):
+        raise click.UsageError("name either logs, or KIND/NAME in a cluster")
+    if named and pod_file is not None:
+        raise click.UsageError("--pod goes with a log; of KIND/NAME the cluster has the pods")
+    if not named and (since is not None or follow or namespace is not None):
+        raise click.UsageError("--since, --follow and --namespace go with KIND/NAME in a cluster")
+    tally = Tally(JSONPrinter() if output == "json" else TextPrinter(live=follow or STDIN in logs))
+    if named:
+        from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
+        from webhook.cli.verify_running import Asked, verify_running  # noqa: PLC0415
+
+        asked = Asked(names=named, namespace=namespace, since_seconds=since, follow=follow)
+        ask(kubeconfig, context, lambda cluster: verify_running(cluster, asked, tally))
+    else:
+        _verify_files(logs, pod_file, tally)
+    tally.end()
+    for remark in tally.remarks():
+        click.echo(remark, err=True)
+    return 0 if tally.proved else 1
+
+
+def _is_name(text: str) -> bool:
+    """A file of that name comes first."""
+    kind, slash, name = text.partition("/")
+    return bool(slash) and bool(name) and kind_of(kind) is not None and not Path(text).exists()
+
+
+def _verify_files(logs: Sequence[str], pod_file: str | None, tally: Tally) -> None:
     if logs.count(STDIN) + (pod_file == STDIN) > 1:
         raise click.UsageError("standard input can be read once")
-    pods = _pods(pod_file) if pod_file is not None else []
-    judged: list[Judged] = []
-    lines = entries = 0
-    for name, number, line in _lines(logs):
-        lines += 1
-        entry = parse(line)
-        if entry is None:
-            continue
-        entries += 1
-        finding = judge(entry)
-        if finding is not None:
-            judged.append(Judged(file=name, line=number, entry=entry, finding=finding))
-    if output == "json":
-        _print_json(pods, judged)
-    else:
-        _print_table(pods, judged)
-    if not judged:
-        click.echo(_nothing(lines, entries), err=True)
-    counts = Counter(each.finding.verdict for each in judged)
-    proved = counts[Verdict.PRESERVED] > 0 and counts[Verdict.LOST] == 0
-    return 0 if proved and not any(pod.contradiction for pod in pods) else 1
-
-
-def _lines(logs: Iterable[str]) -> Iterator[tuple[str, int, str]]:
     for name in logs:
+        _look_at(name)
+    pods = _pods(pod_file) if pod_file is not None else []
+    own = frozenset().union(*(own_addresses(pod) for pod, _ in pods)) if len(pods) == 1 else NO_OWN
+    tally.begin([mode for _, mode in pods])
+    for name in logs:
+        log = Log(tally, name, own=own)
         try:
-            # Logs hold what callers sent: bytes that are no text must not end the reading.
-            data = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
-        except OSError as error:
-            raise click.UsageError(f"{name}: {error.strerror}") from error
-        for number, line in enumerate(data.decode(errors="replace").split("\n"), 1):
-            if line.strip():
-                yield name, number, line
+            for chunk in _chunks(name):
+                log.feed(chunk)
+                if name == STDIN:
+                    tally.flush()
+        except KeyboardInterrupt:
+            if name != STDIN:
+                raise
+            # `kubectl logs --follow | client-ip verify -` ends like this: what was read has its verdict.
+        log.end()
 
 
-def _nothing(lines: int, entries: int) -> str:
-    if entries:
-        return f"nothing proved: none of the {entries} requests in the log is inbound (a gateway's, or outbound calls)"
-    return (
-        f"nothing proved: no access log among {lines} lines; Istio writes one where the mesh's accessLogFile or a "
-        "Telemetry resource says so, in JSON or its default text format"
-    )
+def _look_at(name: str) -> None:
+    """Refuse a file that can't be read before anything is printed."""
+    if name == STDIN:
+        return
+    try:
+        if stat.S_ISFIFO(Path(name).stat().st_mode):
+            return  # to open it twice would end who writes it
+        with Path(name).open("rb"):
+            pass
+    except OSError as error:
+        raise click.UsageError(f"{name}: {error.strerror}{_hint(name)}") from error
 
 
-def _pods(file: str) -> list[Injected]:
+def _hint(name: str) -> str:
+    plain = "/" not in name and not Path(name).suffix
+    return f" (in the cluster: pod/{name}, deploy/{name})" if plain else ""
+
+
+def _chunks(name: str) -> Iterator[bytes]:
+    try:
+        if name == STDIN:
+            yield from _standard_input()
+            return
+        with Path(name).open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:
+        raise click.UsageError(f"{name}: {error.strerror}") from error
+
+
+def _standard_input() -> Iterator[bytes]:
+    """Yield what comes as soon as it comes: `kubectl logs --follow` may be what writes it."""
+    buffer = sys.stdin.buffer
+    while chunk := buffer.read1(CHUNK_BYTES) if isinstance(buffer, io.BufferedReader) else buffer.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _pods(file: str) -> list[tuple[dict[str, Any], PodMode]]:
     try:
         text = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--pod {file}: {error.strerror}") from error
     problems: list[Problem] = []
-    pods = [_injected(found) for found in read(file, text, problems) if found.kind == "Pod"]
+    pods = [dict(found.value) for found in read(file, text, problems) if found.kind == "Pod"]
     if problems:
         raise click.UsageError("--pod:\n" + "\n".join(map(str, problems)))
     if not pods:
         raise click.UsageError(f"--pod {file}: there is no Pod in it")
-    return pods
-
-
-def _injected(found: Found) -> Injected:
     try:
-        pod: Pod = decode(found.value, Pod)
+        return [(pod, injected(pod)) for pod in pods]
     except FactError as error:
-        raise click.UsageError(f"--pod {found.file}: {error}") from error
+        raise click.UsageError(f"--pod {file}: {error}") from error
+
+
+def injected(document: dict[str, Any]) -> PodMode:
+    """
+    Return the mode that a pod was injected with.
+
+    Raises:
+        FactError: It is no Pod of Kubernetes'.
+
+    """
+    pod: Pod = decode({**document, "kind": "Pod"}, Pod)
     name = "/".join(part for part in (pod.metadata.namespace, pod.metadata.name) if part)
     told = injected_mode(pod)
     asked = own_mode(pod.metadata.annotations or {})
     if told is None:
-        return Injected(pod=name, mode=None, fact=f"no {wellknown.PROXY_CONTAINER} was injected")
+        return PodMode(pod=name, mode=None, fact=f"no {wellknown.PROXY_CONTAINER} was injected")
     mode, fact = told
     lies = asked is not None and mode is not None and asked[0] != mode
     contradiction = f"{asked[1]} came after the injection: it lies" if lies and asked is not None else None
-    return Injected(pod=name, mode=mode, fact=fact, contradiction=contradiction)
+    return PodMode(pod=name, mode=mode, fact=fact, contradiction=contradiction)
 
 
-def _print_json(pods: list[Injected], judged: list[Judged]) -> None:
-    document: dict[str, Any] = {
-        "pods": [{"pod": p.pod, "mode": p.mode, "fact": p.fact, "contradiction": p.contradiction} for p in pods],
-        "requests": [_element(each) for each in judged],
-        "counts": {str(verdict): sum(each.finding.verdict is verdict for each in judged) for verdict in Verdict},
-    }
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-
-
-def _element(judged: Judged) -> dict[str, Any]:
-    entry, finding = judged.entry, judged.finding
-    return {
-        "file": judged.file,
-        "line": judged.line,
-        "verdict": finding.verdict.value,
-        "field": finding.field,
-        "why": finding.why,
-        "peer": finding.peer,
-        "method": entry.method,
-        "path": entry.path,
-        "upstreamLocalAddress": entry.upstream_local_address,
-        "downstreamRemoteAddress": entry.downstream_remote_address,
-        "xForwardedFor": entry.x_forwarded_for,
-    }
-
-
-def _print_table(pods: list[Injected], judged: list[Judged]) -> None:
-    for pod in pods:
-        click.echo(f"{pod.pod}: injected mode {pod.mode or 'not said'} ({pod.fact})")
-        if pod.contradiction:
-            click.echo(click.style(f"! {pod.contradiction}", fg="red"))
-    if not judged:
-        return
-    rows = [_row(each) for each in judged]
-    heads = ("VERDICT", "REQUEST", "UPSTREAM_LOCAL_ADDRESS", "WHY")
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(3)]
-    click.echo(click.style(_columns(heads, widths), bold=True))
-    for each, row in zip(judged, rows, strict=True):
-        line = _columns(row, widths)
-        verdict = click.style(line[: widths[0]], fg=COLOURS[each.finding.verdict])
-        click.echo(f"{verdict}{line[widths[0] :]}")
-    counts = Counter(each.finding.verdict for each in judged)
-    click.echo(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict))
-
-
-def _row(judged: Judged) -> tuple[str, str, str, str]:
-    entry, finding = judged.entry, judged.finding
-    request = " ".join(part for part in (entry.method, entry.path) if part) or "TCP connection"
-    address = entry.upstream_local_address or "-"
-    why = finding.why if finding.field == "upstream_local_address" else f"{finding.field}: {finding.why}"
-    return finding.verdict.value, _printable(request, 40), address, why
-
-
-def _printable(text: str, width: int) -> str:
-    """Return *text*, which a caller wrote, without control characters and no longer than *width*."""
-    plain = "".join(character if character.isprintable() else "?" for character in text)
-    return plain if len(plain) <= width else plain[: width - 1] + "…"
-
-
-def _columns(row: Iterable[str], widths: list[int]) -> str:
-    first, second, third, last = row
-    return f"{first:<{widths[0]}}  {second:<{widths[1]}}  {third:<{widths[2]}}  {last}"
+def own_addresses(document: dict[str, Any]) -> frozenset[IPAddress]:
+    """Return the addresses in a pod's status."""
+    status = document.get("status") or {}
+    told = [each.get("ip") for each in status.get("podIPs") or () if isinstance(each, dict)]
+    found = [ip_address(each) for each in (status.get("podIP"), *told) if isinstance(each, str)]
+    return frozenset(each for each in found if each is not None)

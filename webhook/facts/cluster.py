@@ -6,7 +6,7 @@ No kubeconfig is named below the command line: what reads a cluster is given the
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +15,7 @@ import msgspec
 
 from certs.kube import KubeError
 from webhook.facts.collect import Collector
-from webhook.facts.kube import GoneError, KubeClient, connect
+from webhook.facts.kube import SILENCE_SECONDS, GoneError, KubeClient, connect
 from webhook.facts.watch import ClusterSource
 from webhook.rules import wellknown
 
@@ -89,9 +89,9 @@ class Cluster:
                 return
             asked["continue"] = resume
 
-    async def stream(
+    def stream(
         self, path: str, query: Mapping[str, str] | None = None, *, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """
         Yield the answer's bytes as they come, such as a container's log; with *follow* silence is no fault.
 
@@ -99,9 +99,7 @@ class Cluster:
             KubeError: The API server did not grant it, or the connection was lost.
 
         """
-        chunks = self.client.stream(path, query, silence_seconds=None) if follow else self.client.stream(path, query)
-        async for chunk in chunks:
-            yield chunk
+        return self.client.stream(path, query, silence_seconds=None if follow else SILENCE_SECONDS)
 
     async def collect(self) -> Collector:
         """

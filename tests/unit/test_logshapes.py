@@ -1,0 +1,385 @@
+"""The shapes in which people have an access log: whatever stands around an entry, it says the same."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from webhook.running.accesslog import Entry, judge
+from webhook.running.logshapes import MAX_ENTRY_LINES, MAX_LINE, Lines, Read, Reader, looks_like_request, parse
+
+LOGS = Path(__file__).parent / "accesslogs"
+TEXT = (LOGS / "redirect.text.log").read_text().splitlines()[2]
+JSON = (LOGS / "redirect.json.log").read_text().splitlines()[2]
+TIME = "2026-01-02T03:04:05.679123456Z"
+POD = "orders-7d4b9-x2x4z"
+
+
+def read(data: bytes | str, *, chunk: int = 1 << 16) -> tuple[list[Read], Reader]:
+    raw = data.encode() if isinstance(data, str) else data
+    lines, reader = Lines(), Reader()
+    found: list[Read] = []
+    for start in range(0, len(raw), chunk):
+        found += reader.read(lines.feed(raw[start : start + chunk]))
+    found += [*reader.read(lines.end()), *reader.end()]
+    return found, reader
+
+
+def entries(data: bytes | str, *, chunk: int = 1 << 16) -> list[Entry | None]:
+    return [each.entry for each in read(data, chunk=chunk)[0]]
+
+
+def docker(line: str) -> str:
+    return json.dumps({"log": line + "\n", "stream": "stdout", "time": TIME})
+
+
+PREFIXES: dict[str, Callable[[str], str]] = {
+    "nothing": lambda line: line,
+    "kubectl --prefix": lambda line: f"[pod/{POD}/istio-proxy] {line}",
+    "kubectl --timestamps": lambda line: f"{TIME} {line}",
+    "kubectl --timestamps, another zone": lambda line: f"2026-01-02T03:04:05.679+08:00 {line}",
+    "kubectl --prefix --timestamps": lambda line: f"[pod/{POD}/istio-proxy] {TIME} {line}",
+    "stern": lambda line: f"{POD} istio-proxy {line}",
+    "stern of all namespaces": lambda line: f"shop {POD} istio-proxy {line}",
+    "stern in colours": lambda line: f"\x1b[36m{POD}\x1b[0m \x1b[96mistio-proxy\x1b[0m {line}",
+    "stern --timestamps": lambda line: f"{POD} istio-proxy {TIME} {line}",
+    "stern --timestamps=short": lambda line: f"{POD} istio-proxy 01-02 03:04:05 {line}",
+    "stern --output json": lambda line: json.dumps(
+        {"message": line, "nodeName": "n", "namespace": "shop", "podName": POD, "containerName": "istio-proxy"}
+    ),
+    "kubetail": lambda line: f"[{POD} istio-proxy] {line}",
+    "kail": lambda line: f"shop/{POD}[istio-proxy]: {line}",
+    "CRI": lambda line: f"{TIME} stdout F {line}",
+    "CRI in two parts": lambda line: f"{TIME} stdout P {line[:50]}\n{TIME} stdout F {line[50:]}",
+    "CRI in three parts, another stream between": lambda line: (
+        f"{TIME} stdout P {line[:50]}\n{TIME} stdout P {line[50:60]}\n{TIME} stderr F warning\n"
+        f"{TIME} stdout F {line[60:]}"
+    ),
+    "Docker's json-file": docker,
+    "Docker's json-file in two parts": lambda line: "\n".join(
+        [json.dumps({"log": line[:50], "stream": "stdout", "time": TIME}), docker(line[50:])]
+    ),
+    "Docker compose": lambda line: f"sidecar-1  | {line}",
+    "journalctl": lambda line: f"Jan 02 03:04:05 node-1 istio-proxy[123]: {line}",
+    "logcli": lambda line: f'{TIME} {{app="orders", pod="{POD}"}} {line}',
+    "fluent-bit": lambda line: json.dumps({"date": 1.5, "log": line, "kubernetes": {"pod_name": POD}}),
+    "a shipper around Docker": lambda line: json.dumps({"message": docker(line)}),
+    "Cloud Logging": lambda line: json.dumps({"textPayload": line, "severity": "INFO"}),
+    "carriage returns": lambda line: line + "\r",
+    "spaces": lambda line: f"   {line}  ",
+    "colours everywhere": lambda line: f"\x1b[1;32m{line}\x1b[0m",
+    "a byte order mark": lambda line: "\ufeff" + line,
+}
+
+
+@pytest.mark.parametrize("shape", PREFIXES.values(), ids=PREFIXES.keys())
+@pytest.mark.parametrize("line", [TEXT, JSON], ids=["text", "JSON"])
+def test_an_entry_says_the_same_in_every_shape(shape: Callable[[str], str], line: str) -> None:
+    whole = "\n".join(["Envoy proxy is ready", shape(line), "", shape(line)])
+    assert entries(whole) == [parse(line)] * 2
+    assert entries(whole, chunk=7) == [parse(line)] * 2
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        pytest.param(lambda text: text.encode("utf-8-sig"), id="UTF-8 with its mark"),
+        pytest.param(lambda text: text.encode("utf-16"), id="UTF-16 as PowerShell writes it"),
+        pytest.param(lambda text: text.encode("utf-16-le"), id="UTF-16 without its mark"),
+        pytest.param(lambda text: text.encode("utf-16-be"), id="UTF-16 the other way round"),
+        pytest.param(lambda text: gzip.compress(text.encode()), id="gzip"),
+        pytest.param(
+            lambda text: b"".join(gzip.compress(each.encode() + b"\n") for each in text.split("\n")),
+            id="gzip, several put together",
+        ),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
+def test_an_entry_says_the_same_in_every_encoding(encode: Callable[[str], bytes], chunk: int) -> None:
+    assert entries(encode(f"{TEXT}\n{JSON}\n{TEXT}"), chunk=chunk) == [parse(TEXT), parse(JSON), parse(TEXT)]
+
+
+@pytest.mark.parametrize("shape", ["kubectl --prefix", "stern", "stern --output json", "fluent-bit"])
+def test_the_pod_that_a_prefix_names_is_kept(shape: str) -> None:
+    assert [each.pod for each in read(PREFIXES[shape](TEXT))[0]] == [POD]
+
+
+# --- Several lines
+
+
+def pretty(**more: object) -> str:
+    return json.dumps({**json.loads(JSON), **more}, indent=2)
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        pytest.param(pretty(), id="jq"),
+        pytest.param(json.dumps(json.loads(JSON), indent="\t"), id="tabs"),
+        pytest.param("[\n" + pretty() + ",\n", id="in a list"),
+        pytest.param(JSON.replace('","', '",\n "'), id="by hand"),
+        pytest.param(pretty(more={"a": ["}", {"b": '"{'}]}), id="braces in it"),
+        pytest.param("\n".join(docker(line) for line in pretty().split("\n")), id="through Docker"),
+        pytest.param("\n".join(f"{TIME} stdout F {line}" for line in pretty().split("\n")), id="through CRI"),
+        pytest.param("\n\n".join(pretty().split("\n")), id="blank lines between"),
+    ],
+)
+def test_an_entry_over_several_lines_is_one(whole: str) -> None:
+    found, reader = read(f"{TEXT}\n{whole}\n{TEXT}")
+    assert [each.entry for each in found] == [parse(TEXT), parse(JSON), parse(TEXT)]
+    assert reader.unread == 0
+
+
+def test_entries_of_several_pods_may_interleave() -> None:
+    lines = pretty().split("\n")
+    mixed = "\n".join(f"[pod/{pod}/istio-proxy] {line}" for line in lines for pod in ("a", "b"))
+    assert [(each.pod, each.entry) for each in read(mixed)[0]] == [("a", parse(JSON)), ("b", parse(JSON))]
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        pytest.param('{\n  "upstream_local_address": "127.0.0.6:1",', id="its end is missing"),
+        pytest.param('{\n  "upstream_local_address": "127.0.0.6:1" "\n}', id="a string tears"),
+        pytest.param('{\n  "upstream_local_address": "127.0.0.6:1"\n]\n', id="no JSON"),
+        pytest.param("{\n" + '"upstream_local_address": "127.0.0.6:1",\n' * (MAX_ENTRY_LINES + 1), id="too many lines"),
+    ],
+)
+def test_a_torn_entry_is_counted_and_what_follows_is_read(torn: str) -> None:
+    found, reader = read(f"{torn}\n{TEXT}")
+    assert [each.entry for each in found if each.entry is not None] == [parse(TEXT)]
+    assert reader.unread >= 1
+
+
+def test_a_brace_that_is_nothing_hides_no_request() -> None:
+    found, reader = read(f"{{\n{TEXT}\n{JSON}\n")
+    assert [each.entry for each in found] == [parse(TEXT), parse(JSON)]
+    assert reader.unread == 0
+
+
+# --- What can't be read
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'GET /a HTTP/1.1" 200 10.1.0.9',
+        '10.1.0.9 - - [02/Jan/2026:03:04:05 +0000] "GET /a HTTP/1.1" 200 12',
+        "10.1.0.9:50001 -> 127.0.0.6:40001 GET",
+        "from=[fd00::9]:50001 peer=[::6]:40001",
+        "200 inbound|8080|| 12ms",
+        "POST /a 200 InboundPassthroughCluster",
+        TEXT[: len(TEXT) // 2],
+        TEXT[:60],
+        JSON[: len(JSON) // 2],
+        JSON[len(JSON) // 2 :],
+        TEXT + " one more",
+        "who knows what> " + TEXT,
+        json.dumps({"peer": "127.0.0.6:1", "cluster": "inbound|8080||"}),
+        json.dumps({"message": TEXT[:-40]}),
+        f"[{JSON},{JSON}]",
+        f"{TIME} stdout P {TEXT}",
+    ],
+)
+def test_a_line_that_looks_like_a_request_and_is_not_understood_is_counted(line: str) -> None:
+    found, reader = read(line)
+    assert reader.unread == 1
+    assert [each.entry for each in found] == [None]
+    assert found[0].text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "2026-11-23T14:43:02.249366Z\tinfo\tEnvoy proxy is NOT ready: 10.0.0.1:15012 10.0.0.2:15012 HTTP/1.1 503",
+        "[pod/a/istio-proxy] 2026-11-23T14:43:02.249366Z\twarning\tenvoy main\tGET /stats HTTP/1.1",
+        "[2026-11-23 14:43:02.249][12][info][main] [source/server.cc:1] GET / HTTP/1.1",
+        "2026/11/23 14:43:02 http: TLS handshake error: read tcp 10.0.0.1:15021->10.0.0.9:50001: reset",
+        '{"level":"info","time":"2026-11-23T14:43:02Z","scope":"xdsproxy","msg":"connected to istiod:15012"}',
+        "Envoy proxy is ready",
+        "goroutine 1 [running]:",
+        '[pod/a/app] 10.1.0.9 - - "GET /a HTTP/1.1" 200',
+    ],
+)
+def test_what_a_container_says_of_itself_is_no_request(line: str) -> None:
+    found, reader = read(line)
+    assert (found, reader.unread) == ([], 0)
+
+
+def test_a_line_too_long_is_counted_and_not_kept() -> None:
+    found, reader = read(b"x" * (3 * MAX_LINE) + b"\n" + TEXT.encode())
+    assert [each.entry for each in found] == [None, parse(TEXT)]
+    assert (reader.lines, reader.unread) == (2, 1)
+
+
+def test_damaged_gzip_is_counted() -> None:
+    data = bytearray(gzip.compress((TEXT + "\n").encode() * 1000))
+    data[len(data) // 2] ^= 0xFF
+    assert read(bytes(data))[1].unread >= 1
+
+
+# --- Other formats
+
+
+def verdict(**fields: object) -> tuple[str, str] | None:
+    (entry,) = entries(json.dumps(fields))
+    finding = judge(entry) if entry is not None else None
+    return None if finding is None else (finding.verdict.value, finding.field)
+
+
+WHOLE = {
+    "upstream_cluster": "inbound|8080||",
+    "upstream_local_address": "10.1.0.9:40001",
+    "downstream_local_address": "10.1.0.5:8080",
+    "downstream_remote_address": "10.1.0.9:50001",
+    "method": "GET",
+    "response_code": 200,
+}
+
+
+def without(*names: str) -> dict[str, object]:
+    return {name: value for name, value in WHOLE.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param(WHOLE, ("preserved", "upstream_local_address"), id="all that decides"),
+        pytest.param(
+            without("upstream_cluster"), ("unknown", "upstream_cluster"), id="no cluster: inbound, or nobody knows"
+        ),
+        pytest.param(
+            {**without("upstream_cluster"), "upstream_local_address": "127.0.0.6:1"},
+            ("lost", "upstream_local_address"),
+            id="no cluster, REDIRECT",
+        ),
+        pytest.param(
+            {**without("upstream_cluster"), "upstream_local_address": "[::6]:1"},
+            ("lost", "upstream_local_address"),
+            id="no cluster, REDIRECT in IPv6",
+        ),
+        pytest.param(without("upstream_local_address"), ("unknown", "upstream_local_address"), id="not the peer"),
+        pytest.param(
+            without("upstream_local_address", "upstream_cluster"),
+            ("unknown", "upstream_local_address"),
+            id="neither",
+        ),
+        pytest.param(
+            without("downstream_remote_address", "downstream_local_address"),
+            ("unknown", "downstream_remote_address"),
+            id="neither the caller nor the pod",
+        ),
+        pytest.param(
+            {**without("downstream_remote_address"), "upstream_local_address": "10.1.0.5:40001"},
+            ("unknown", "downstream_remote_address"),
+            id="not the caller, and the pod's own address",
+        ),
+        pytest.param(
+            {name.upper(): value for name, value in WHOLE.items()},
+            ("preserved", "upstream_local_address"),
+            id="names in capitals",
+        ),
+        pytest.param(
+            {name.replace("_", "-"): value for name, value in WHOLE.items()},
+            ("preserved", "upstream_local_address"),
+            id="names with hyphens",
+        ),
+        pytest.param(
+            {
+                "upstreamCluster": "inbound|80||",
+                "upstreamLocalAddress": "127.0.0.6:1",
+                "downstreamRemoteAddress": "10.1.0.9:5",
+            },
+            ("lost", "upstream_local_address"),
+            id="names in camel case",
+        ),
+        pytest.param({**WHOLE, "upstream_cluster": "outbound|80||b"}, None, id="a call by the application"),
+        pytest.param({**WHOLE, "upstream_cluster": None}, None, id="none was dialled"),
+    ],
+)
+def test_a_format_that_leaves_something_out_is_named(
+    fields: dict[str, object], expected: tuple[str, str] | None
+) -> None:
+    assert verdict(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("cluster", "inbound"),
+    [
+        ("inbound|8080||", True),
+        ("inbound|8080|http|orders.shop.svc.cluster.local", True),
+        ("inbound|15021|mgmt-15021|mgmtCluster", True),
+        ("InboundPassthroughCluster", True),
+        ("InboundPassthroughClusterIpv4", True),
+        ("InboundPassthroughClusterIpv6", True),
+        ("outbound|8080||orders.shop.svc.cluster.local", False),
+        ("PassthroughCluster", False),
+        ("BlackHoleCluster", False),
+        ("prometheus_stats", False),
+    ],
+)
+def test_clusters_of_inbound_traffic_old_and_new(cluster: str, inbound: bool) -> None:  # noqa: FBT001
+    for line in (TEXT.replace("inbound|8080||", cluster), JSON.replace("inbound|8080||", cluster)):
+        (entry,) = entries(line)
+        assert entry is not None
+        assert entry.inbound is inbound
+
+
+# --- Laws
+
+
+HOSTILE = {
+    "one word": "a" * MAX_LINE,
+    "quotation marks": '" ' * (MAX_LINE // 2),
+    "a request that never ends": '[2026-01-01] "GET ' + "a " * (MAX_LINE // 2 - 20),
+    "figures": '[2026-01-01] "GET / HTTP/1.1" 200 ' + "a 1 1 1 " * (MAX_LINE // 8 - 10),
+    "braces": "{" * MAX_LINE,
+    "torn strings": '{"' + '\\"' * (MAX_LINE // 2 - 2),
+    "colours": "\x1b[" * (MAX_LINE // 2),
+    "names": "a." * (MAX_LINE // 2),
+    "addresses": "1.1.1.1:" * (MAX_LINE // 8),
+    "labels": "{" + 'a="b",' * (MAX_LINE // 6 - 1),
+    "timestamps": f"{TIME} " * (MAX_LINE // (len(TIME) + 1)),
+    "documents": '{"log":"' * (MAX_LINE // 8),
+}
+
+
+@pytest.mark.parametrize("line", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_lines_are_read_in_one_pass(line: str) -> None:
+    """Patterns that go back would need hours for these; the test ends, or it hangs."""
+    found, reader = read(f"{line}\n{TEXT}")
+    assert found[-1].entry == parse(TEXT)
+    assert reader.lines == 2
+
+
+def test_what_is_held_is_bounded() -> None:
+    reader = Reader()
+    for number in range(5_000):
+        assert not list(reader.read([f"[pod/p{number}/c] {{", f"[pod/p{number}/c] {TIME} stdout P x"]))
+    assert len(reader._open) <= 1_000
+    assert len(reader._parts) <= 1_000
+
+
+@given(st.lists(st.text(), max_size=5), st.sampled_from([1, 2, 5, 1000]))
+def test_no_text_ends_the_reading_and_chunks_change_nothing(texts: list[str], chunk: int) -> None:
+    data = "\n".join(texts).encode(errors="replace")
+    found, reader = read(data, chunk=chunk)
+    again, other = read(data)
+    assert found == again
+    assert (reader.lines, reader.unread) == (other.lines, other.unread)
+    assert reader.unread == sum(each.entry is None for each in found)
+
+
+@given(st.binary(), st.sampled_from([1, 2, 5, 1000]))
+def test_no_bytes_end_the_reading(data: bytes, chunk: int) -> None:
+    read(data, chunk=chunk)
+    read(b"\x1f\x8b" + data, chunk=chunk)
+
+
+@given(st.text())
+def test_whether_it_looks_like_a_request_can_be_asked_of_any_text(text: str) -> None:
+    assert looks_like_request(text) in {True, False}
