@@ -6,6 +6,7 @@ the pure core with the review codec around it (`tests/unit/test_cases.py`), and 
 (`tests/apiserver/test_cases.py`). README.md in this folder says what may stand in a case.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,10 @@ GROUPS: Final = {
 USUAL: Final[Mapping[str, Mapping[str, Any]]] = {
     "tproxy": {
         "/metadata/annotations": {"sidecar.istio.io/interceptionMode": "TPROXY"},
+        "/metadata/labels": {"client-ip.dev/method": "tproxy"},
+    },
+    "annotated": {
+        "/metadata/annotations/sidecar.istio.io~1interceptionMode": "TPROXY",
         "/metadata/labels": {"client-ip.dev/method": "tproxy"},
     },
     "x-forwarded-for": {"/metadata/labels": {"client-ip.dev/method": "x-forwarded-for"}},
@@ -113,9 +118,24 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
         return [*map(completed, nodes), *load(ISTIO), *map(completed, self.facts)]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with `!times [NUMBER, TEXT]`, the text so often, and `!times [NUMBER, {…}]`, so many with `%d` counted."""
+
+
+def _times(loader: _Loader, node: yaml.SequenceNode) -> Any:
+    number, each = loader.construct_sequence(node, deep=True)
+    if isinstance(each, str):
+        return each * number
+    text = json.dumps(each)
+    return [json.loads(text.replace("%d", str(count))) for count in range(number)]
+
+
+_Loader.add_constructor("!times", _times)
+
+
 def load(path: Path) -> list[dict[str, Any]]:
     """Return the documents of a YAML file."""
-    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+    return [each for each in yaml.load_all(path.read_text(), Loader=_Loader) if each]  # a SafeLoader
 
 
 def cases() -> Iterator[Case]:

@@ -228,6 +228,7 @@ speaking = st.one_of(
     st.fixed_dictionaries({MODE: st.sampled_from(MODES)}),
     st.fixed_dictionaries({"proxy.istio.io/config": st.sampled_from(PROXY_CONFIGS)}),
     st.just({"traffic.sidecar.istio.io/includeInboundPorts": ""}),
+    st.just({"proxy.istio.io/config": "#" * 20_000}),
 )
 """Annotations that decide."""
 own_labels = optional(

@@ -163,7 +163,7 @@ def test_the_clusters_made_here_reach_every_reason() -> None:
     """Else the laws would say little."""
     reached: Counter[Reason] = Counter()
 
-    @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=2000, deadline=None, derandomize=True, database=None)
     @given(snapshot=clusters.snapshots, reviewed=clusters.reviewed)
     def count(snapshot: Snapshot, reviewed: Reviewed) -> None:
         reached[reviewed.decided(snapshot).reason] += 1

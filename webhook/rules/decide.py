@@ -11,7 +11,6 @@ from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
     OUTCOMES,
-    WARNING_LIMIT,
     Answer,
     Decision,
     Mode,
@@ -19,9 +18,10 @@ from webhook.rules.decision import (
     Reason,
     one_line,
 )
+from webhook.rules.limits import CAUSE_LIMIT, SMALL, WARNING_LIMIT, WARNINGS
 from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Workload
 from webhook.rules.patch import NOTHING
-from webhook.rules.pods import POD_QUESTIONS, PodCase
+from webhook.rules.pods import POD_QUESTIONS, SMALL_POD_QUESTIONS, PodCase
 from webhook.rules.questions import C, Question
 from webhook.rules.selectors import Toleration
 from webhook.rules.services import SERVICE_QUESTIONS, ServiceCase
@@ -49,10 +49,13 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
     """
     case = _case(request, snapshot, now=now)
     if isinstance(case, PodCase):
-        return _decided(case, _first(case, POD_QUESTIONS), patches=isinstance(request.object, Pod))
+        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
+        return _decided(case, _first(case, questions), patches=isinstance(request.object, Pod))
     if isinstance(case, ServiceCase):
         return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
-    return Decision(reason=Reason.NOT_HANDLED, cause=case, mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED)
+    return Decision(
+        reason=Reason.NOT_HANDLED, cause=one_line(case, CAUSE_LIMIT), mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED
+    )
 
 
 def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Explained, ...]:
@@ -62,7 +65,8 @@ def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Exp
         return tuple(_explained(case, question) for question in POD_QUESTIONS)
     if isinstance(case, ServiceCase):
         return tuple(_explained(case, question) for question in SERVICE_QUESTIONS)
-    return (Explained("handled?", Answer(Reason.NOT_HANDLED, case), case),)
+    cause = one_line(case, CAUSE_LIMIT)
+    return (Explained("handled?", Answer(Reason.NOT_HANDLED, cause), cause),)
 
 
 def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | ServiceCase | str:
@@ -76,13 +80,14 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
         if request.operation != "CREATE":
             return f"pods at {request.operation}: the mode is fixed at injection"
         namespace = request.namespace or reviewed.metadata.namespace
-        return PodCase(reviewed, namespace, snapshot, now=now)
+        return PodCase(reviewed, namespace, snapshot, now=now, size=request.size)
     if request.operation not in SERVICE_OPERATIONS:
         return f"operation {request.operation}"
     namespace = request.namespace or reviewed.metadata.namespace
     if isinstance(reviewed, Service):
-        return ServiceCase(reviewed, namespace, snapshot, now=now, old_policy=request.old_external_traffic_policy)
-    return PodCase(pod_of(reviewed), namespace, snapshot, now=now)
+        old_policy = request.old_external_traffic_policy
+        return ServiceCase(reviewed, namespace, snapshot, now=now, size=request.size, old_policy=old_policy)
+    return PodCase(pod_of(reviewed), namespace, snapshot, now=now, size=request.size)
 
 
 DAEMON_TOLERATION: Final = Toleration(key=wellknown.UNSCHEDULABLE_TAINT, operator="Exists", effect="NoSchedule")
@@ -112,7 +117,11 @@ def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
 
 def _explained(case: C, question: Question[C]) -> Explained:
     answer = question.ask(case)
-    return Explained(question.text, answer, question.fact(case) if answer is None else answer.cause)
+    if answer is None:
+        return Explained(question.text, None, one_line(question.fact(case), CAUSE_LIMIT))
+    warnings = tuple(map(one_line, answer.warnings[:WARNINGS]))
+    answer = msgspec.structs.replace(answer, cause=one_line(answer.cause, CAUSE_LIMIT), warnings=warnings)
+    return Explained(question.text, answer, answer.cause)
 
 
 def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> Decision:
@@ -122,16 +131,17 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
     warnings = (*answer.warnings, *case.warnings) if warns else ()
     if warns and outcome is Outcome.LOST:
         warnings = (_lost(answer), *warnings)
-    enforce = mode is Mode.ENFORCE and patches
+    enforce = warns and patches
+    cause = answer.cause
     return Decision(
         reason=answer.reason,
-        cause=answer.cause,
+        cause=cause if len(cause) <= CAUSE_LIMIT and cause.isprintable() else one_line(cause, CAUSE_LIMIT),
         mode=mode,
         outcome=outcome,
         patch=answer.patch if enforce else NOTHING,
         would_patch=answer.patch if mode is Mode.AUDIT else NOTHING,
         policy=_policy_name(case),
-        warnings=tuple(map(one_line, warnings)) if warnings else (),
+        warnings=tuple(map(one_line, warnings[:WARNINGS])) if warnings else (),
         invalid_preserve=case.invalid_preserve(),
     )
 

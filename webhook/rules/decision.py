@@ -5,11 +5,13 @@ The same Reason is the metric's label, the audit annotation, the warning and the
 msgspec Structs: one of each is made for every review, in a tenth of a frozen dataclass's time.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
+from webhook.rules.limits import NAMED, WARNING_LIMIT
 from webhook.rules.patch import NOTHING, Patch
 
 
@@ -42,6 +44,7 @@ class Reason(StrEnum):
     NAMESPACE_UNKNOWN = "namespace-unknown"
     NO_POLICY = "no-policy"
     POLICY_INVALID = "policy-invalid"
+    TOO_LARGE = "too-large"
     EXCEPTED = "excepted"
     NOT_OPTED_IN = "not-opted-in"
     OPTED_OUT = "opted-out"
@@ -70,6 +73,7 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.NAMESPACE_UNKNOWN,
             Reason.NO_POLICY,
             Reason.POLICY_INVALID,
+            Reason.TOO_LARGE,
         ),
         Outcome.LOST,
     ),
@@ -106,6 +110,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.NAMESPACE_UNKNOWN: "the webhook has not seen this namespace; re-create the object",
     Reason.NO_POLICY: "no ClientIPPolicy matches; extend one, or delete the object that replaces the built-in default",
     Reason.POLICY_INVALID: "fix the ClientIPPolicy: kubectl get clientippolicies shows its condition Accepted",
+    Reason.TOO_LARGE: "objects beyond a stated limit are left alone (docs/security.md); make it smaller",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",
     Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
     Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",
@@ -116,9 +121,6 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.NOT_HANDLED: "only Pods at CREATE and Services at CREATE and UPDATE are decided",
 }
 """What each Reason means for who asked, or what to do about it; one line each."""
-
-WARNING_LIMIT: Final = 200
-"""The API server cuts warnings at 256 characters once there are many; a terminal's line is shorter still."""
 
 
 class Mode(StrEnum):
@@ -163,6 +165,20 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def one_line(text: str, limit: int = WARNING_LIMIT) -> str:
-    """Return *text* without line breaks or control characters, at most *limit* characters long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    """
+    Return *text* as one line of at most *limit* characters, without control or bidirectional characters.
+
+    No more of a long text is looked at than can be shown: who wrote it may have written megabytes.
+    """
+    if len(text) <= limit and text.isprintable():
+        return text
+    head = text[: 2 * limit]
+    # What is not printable is a line break, a control or a format character: U+202E and its like turn a line around.
+    line = " ".join("".join(c if c.isprintable() else " " for c in head).split())
+    return line if len(line) <= limit and len(head) == len(text) else line[: limit - 1] + "…"
+
+
+def named(names: Collection[str]) -> str:
+    """Return the first few of *names* and how many more there are."""
+    shown = ", ".join(one_line(name, 64) for _, name in zip(range(NAMED), names, strict=False))
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"

@@ -6,6 +6,8 @@ from typing import Final
 
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
+from webhook.rules.excess import WITHIN_LIMITS, annotations_are_full, pod_excess
+from webhook.rules.limits import ANNOTATIONS_TOTAL
 from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
@@ -35,11 +37,12 @@ _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
 class PodCase(Case):
     """A Pod that is being decided."""
 
-    __slots__ = ("annotations", "nodes_fact", "pod", "warnings")
+    __slots__ = ("annotations", "nodes_fact", "pod", "size", "warnings")
 
-    def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
+    def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime, size: int = 0) -> None:
         super().__init__(pod.metadata, namespace, snapshot, now=now)
         self.pod = pod
+        self.size = size
         self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
         self.nodes_fact = _ALL_SUPPORT
@@ -47,6 +50,16 @@ class PodCase(Case):
     def find_policy(self) -> Policy | None:
         """Return the policy whose namespaceSelector and pods.selector match."""
         return self.snapshot.policies.for_pod(self.around, self.labels)
+
+
+def ask_small_enough(case: PodCase) -> Answer | None:
+    """What follows is asked of objects alone that are within the limits: nobody's review waits for a huge one."""
+    beyond = pod_excess(case.pod, case.size)
+    return Answer(Reason.TOO_LARGE, beyond) if beyond else None
+
+
+def fact_small_enough(_: PodCase) -> str:
+    return WITHIN_LIMITS
 
 
 def ask_not_injected(case: PodCase) -> Answer | None:
@@ -217,8 +230,11 @@ def _or_fallback(case: PodCase, answer: Answer | None) -> Answer | None:
 
 
 def ask_tproxy(case: PodCase) -> Answer | None:
-    """Nothing speaks against it."""
+    """Nothing speaks against it, unless an annotation more might have the API server refuse the pod."""
     mode = add_metadata("annotations", case.metadata.annotations, wellknown.INTERCEPTION_MODE, TPROXY)
+    if mode and annotations_are_full(case.annotations, case.size):
+        cause = f"metadata.annotations: more than {ANNOTATIONS_TOTAL:,} bytes, which leaves no room for one more"
+        return Answer(Reason.TOO_LARGE, cause)
     patch: Patch = (*mode, *add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_TPROXY))
     return Answer(Reason.TPROXY, case.nodes_fact, patch)
 
@@ -226,6 +242,7 @@ def ask_tproxy(case: PodCase) -> Answer | None:
 POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
     Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("small enough to decide?", ask_small_enough, fact_small_enough),
     Question("not injected yet?", ask_not_injected, fact_not_injected),
     Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
     Question("no mode of its own?", ask_no_own_mode, fact_no_own_mode),
@@ -235,3 +252,6 @@ POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("then TPROXY", ask_tproxy, lambda _: ""),
 )
 """In order; the last always answers."""
+
+SMALL_POD_QUESTIONS: Final = tuple(question for question in POD_QUESTIONS if question.ask is not ask_small_enough)
+"""What is asked of a pod that is too small for any limit: the same, less a question that it has answered."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from webhook.rules import wellknown
-from webhook.rules.decision import Answer, Mode, Reason
+from webhook.rules.decision import Answer, Mode, Reason, one_line
 from webhook.rules.objects import ObjectMeta
 from webhook.rules.optin import Preserve, invalid_value, preserve
 from webhook.rules.policy import Policy, PolicyMode
@@ -85,6 +85,7 @@ class Case:
             value, where = invalid_value(self.namespace_labels), "its namespace"
         if value is None:
             return ""
+        value = one_line(value, 64)  # from here on it is quoted: who wrote it may have written megabytes
         return (
             f"label {wellknown.PRESERVE}={value!r} of {where} counts as absent: it is none of enabled, audit, disabled"
         )

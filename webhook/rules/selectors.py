@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from webhook.rules.limits import CACHED_CHARACTERS
+
 INT64: Final = 1 << 63
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _CANONICAL_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
@@ -153,7 +155,7 @@ def parse_int64(text: str) -> int | None:
 
     Python's own `int` also takes spaces, underscores and other scripts' digits.
     """
-    if _INTEGER.fullmatch(text) is None or len(text) > 400:
+    if len(text) > 400 or _INTEGER.fullmatch(text) is None:
         return None
     number = int(text)
     return number if -INT64 <= number < INT64 else None
@@ -165,10 +167,15 @@ def requirement_is_valid(requirement: Requirement) -> bool:
 
     https://github.com/kubernetes/apimachinery/blob/v0.37.2/pkg/labels/selector.go (NewRequirement)
     """
-    return _is_valid(requirement.key, requirement.operator, *(requirement.values or ()))
+    parts = (requirement.key, requirement.operator, *(requirement.values or ()))
+    if len(parts) <= _CACHED_PARTS and len("".join(parts)) <= CACHED_CHARACTERS:
+        return _is_valid_cached(*parts)
+    return _is_valid(*parts)
 
 
-@lru_cache(maxsize=8192)
+_CACHED_PARTS: Final = 8
+
+
 def _is_valid(key: str, operator: str, *values: str) -> bool:
     match operator:
         case "In" | "NotIn":
@@ -180,6 +187,9 @@ def _is_valid(key: str, operator: str, *values: str) -> bool:
         case _:
             fits = False
     return fits and valid_label_key(key) and all(map(valid_label_value, values))
+
+
+_is_valid_cached: Final = lru_cache(maxsize=1024)(_is_valid)
 
 
 class Taint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -225,4 +235,4 @@ def tolerates(toleration: Toleration, *, key: str, value: str, effect: str) -> b
 
 
 def _canonical(text: str) -> int | None:
-    return parse_int64(text) if _CANONICAL_INTEGER.fullmatch(text) else None
+    return parse_int64(text) if len(text) <= 20 and _CANONICAL_INTEGER.fullmatch(text) else None

@@ -5,6 +5,7 @@ from typing import Final
 
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
+from webhook.rules.excess import WITHIN_LIMITS, service_excess
 from webhook.rules.objects import Service
 from webhook.rules.patch import NOTHING, Patch, PatchOperation, add_metadata, pointer
 from webhook.rules.policy import Backends, Policy
@@ -26,7 +27,7 @@ METHOD_LOCAL: Final = "local"
 class ServiceCase(Case):
     """A Service that is being decided."""
 
-    __slots__ = ("annotations", "old_policy", "service", "warnings")
+    __slots__ = ("annotations", "old_policy", "service", "size", "warnings")
 
     def __init__(
         self,
@@ -35,10 +36,12 @@ class ServiceCase(Case):
         snapshot: Snapshot,
         *,
         now: datetime,
+        size: int = 0,
         old_policy: str = "",
     ) -> None:
         super().__init__(service.metadata, namespace, snapshot, now=now)
         self.service = service
+        self.size = size
         self.warnings: tuple[str, ...] = ()
         self.old_policy = old_policy
         self.annotations = service.metadata.annotations or NO_LABELS
@@ -46,6 +49,16 @@ class ServiceCase(Case):
     def find_policy(self) -> Policy | None:
         """Return the policy whose namespaceSelector and one of whose services.selectors match."""
         return self.snapshot.policies.for_service(self.around, self.labels)
+
+
+def ask_small_enough(case: ServiceCase) -> Answer | None:
+    """What follows is asked of objects alone that are within the limits."""
+    beyond = service_excess(case.service, case.size)
+    return Answer(Reason.TOO_LARGE, beyond) if beyond else None
+
+
+def fact_small_enough(_: ServiceCase) -> str:
+    return WITHIN_LIMITS
 
 
 def ask_not_deleted(case: ServiceCase) -> Answer | None:
@@ -143,6 +156,7 @@ def ask_local(case: ServiceCase) -> Answer | None:
 SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
     Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("small enough to decide?", ask_small_enough, fact_small_enough),
     Question("not being deleted?", ask_not_deleted, fact_not_deleted),
     Question("an ingress gateway?", ask_gateway, fact_gateway),
     Question("reachable from outside?", ask_external, fact_external),

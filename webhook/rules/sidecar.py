@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from webhook.rules import wellknown
+from webhook.rules.decision import named
 from webhook.rules.objects import ConfigMap, Container, EnvVar, MutatingWebhookConfiguration, Pod, Webhook
 from webhook.rules.selectors import EVERYTHING, LabelSelector, LabelSelectorSpec, SelectorError, label_selector
 from webhook.rules.yamls import documents
@@ -256,9 +257,12 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     uncaptured = sorted(UNCAPTURED_TEMPLATES.intersection(templates))
     if uncaptured:
         return Injection(expected=False, cause=f"template {uncaptured[0]} captures no inbound traffic")
-    unknown = [name for name in templates if name not in config.templates]
-    warnings = tuple(f"Istio knows no injection template {name!r} and will refuse the pod" for name in unknown)
-    return Injection(expected=True, cause=injector.cause, warnings=warnings)
+    unknown = [repr(name) for name in dict.fromkeys(templates) if name not in config.templates]
+    if not unknown:
+        return Injection(expected=True, cause=injector.cause)
+    word = "template" if len(unknown) == 1 else "templates"
+    warning = f"Istio knows no injection {word} {named(unknown)} and will refuse the pod"
+    return Injection(expected=True, cause=injector.cause, warnings=(warning,))
 
 
 def _refused(labels: Labels, annotations: Labels, config: InjectorConfig) -> str | None:

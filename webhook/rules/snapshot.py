@@ -46,3 +46,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     old_external_traffic_policy: str = ""
     """What a Service had before an UPDATE."""
+    size: int = 0
+    """The bytes that the object came in, or more; 0 where that is not known."""

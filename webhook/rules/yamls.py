@@ -38,16 +38,24 @@ _TAGS: Final = tuple(
             r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
             list("yYnNtTfFoO"),
         ),
-        ("int", r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", list("-+0123456789")),
+        ("int", r"[-+]?(?:0b[01_]++|0o?[0-7_]++|0x[0-9a-fA-F_]++|0|[1-9][0-9_]*+)", list("-+0123456789")),
         (
             "float",
-            r"[-+]?([0-9][0-9_]*)?\.?[0-9_]+([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*\.|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            (
+                r"[-+]?(?:[0-9_]++|(?:[0-9][0-9_]*+)?+\.[0-9_]++)(?:[eE][-+]?[0-9]++)?"
+                r"|[-+]?[0-9][0-9_]*+\.|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+            ),
             list("-+0123456789."),
         ),
         ("merge", r"<<", ["<"]),
     )
 )
-"""What a plain scalar means: the first tag whose pattern fits it, found by its first character."""
+"""
+What a plain scalar means: the first tag whose pattern fits it, found by its first character.
+
+Every repetition is possessive: it gives back nothing, so that reading a scalar takes one pass for each alternative.
+Tenants write these texts, and a pattern that backtracks takes minutes for a long number.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -225,13 +233,14 @@ class _Reader:
                 for each in value if isinstance(value, list) else [value]:
                     if not isinstance(each, Mapping):
                         raise YAMLInvalid("'<<' merges mappings alone", key_node.line)
-                    merged = {**each, **merged}
+                    for name, held in each.items():  # what came first stands
+                        merged.setdefault(name, held)
                 continue
             key = _key(key_node)
             if key in found:
                 raise YAMLInvalid(f"key {key!r} is there twice", key_node.line)
             found[key] = value
-        return {**merged, **found} if merged else found
+        return merged | found if merged else found
 
 
 def _key(node: _Node) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
+from webhook.rules.limits import UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service
 from webhook.rules.patch import Patch
 from webhook.rules.snapshot import Request
@@ -116,8 +117,7 @@ def decode(body: bytes) -> tuple[str, Request]:
     except DECODE_ERRORS as error:
         return _decode_other(body, error)
     kind = request.kind
-    if not request.uid:
-        raise BadReview("request.uid is empty")
+    _check_uid(request.uid)
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
         return request.uid, _not_ours(request.kind, request)
     if request.object is not None and request.object.metadata is NO_METADATA:
@@ -132,7 +132,15 @@ def decode(body: bytes) -> tuple[str, Request]:
         kind=kind.kind,
         dry_run=bool(request.dry_run),
         old_external_traffic_policy=_old_policy(request),
+        size=len(body),
     )
+
+
+def _check_uid(uid: str) -> None:
+    if not uid:
+        raise BadReview("request.uid is empty")
+    if len(uid) > UID_LIMIT:
+        raise BadReview(f"request.uid is longer than {UID_LIMIT} characters")
 
 
 def _old_policy(request: _Request) -> str:
@@ -156,8 +164,7 @@ def _decode_other(body: bytes, error: Exception) -> tuple[str, Request]:
             f"expected {API_VERSION} {KIND}, got {review.api_version[:80]!r} {review.kind[:80]!r}",
         ) from error
     request = review.request
-    if not request.uid:
-        raise BadReview("request.uid is empty") from error
+    _check_uid(request.uid)
     kind = request.kind
     try:
         tag = _tag.decode(request.object)
@@ -199,9 +206,9 @@ def encode(uid: str, decision: Decision) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _tail(reason: Reason, mode: Mode, outcome: Outcome, policy: str, cause: str) -> bytes:
-    """Return the response from its audit annotations on: most reviews of a rollout have the same."""
+    """Return the response from its audit annotations on: reviews of a rollout share it (a cause is bounded)."""
     annotations = {"reason": reason.value, "mode": mode.value, "outcome": outcome.value}
     if policy:
         annotations["policy"] = policy

@@ -291,3 +291,16 @@ def test_json_is_yaml(tree: Any) -> None:
     """What other tools write as JSON reads the same."""
     found = [each.value for each in documents(json.dumps(tree))]
     assert found == ([] if tree is None else [tree])
+
+
+def test_what_is_merged_first_stands() -> None:
+    assert value("<<: [{a: 1, b: 1}, {a: 2, c: 2}]\nc: 3\n") == {"a": 1, "b": 1, "c": 3}
+    assert value("b: 3\n<<: {a: 1}\n? <<\n: {a: 2, b: 2}\n") == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 200_000 + "x", "_" * 200_000 + "x", "1." + "0_" * 100_000 + "x", "0x" + "f" * 200_000 + "x"]
+)
+def test_a_long_number_that_is_none_is_a_string(text: str) -> None:
+    """By a pattern that backtracks each of these would take minutes."""
+    assert value(text) == text

@@ -1,0 +1,254 @@
+"""What anybody writes is bounded where it is read, quoted and kept: the laws behind docs/security.md's budget."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from tests.property import clusters
+from tests.property.clusters import NOW, Reviewed
+from tests.property.documents import Document
+from webhook.rules import excess, limits, selectors
+from webhook.rules.decide import decide, explain
+from webhook.rules.decision import OUTCOMES, Decision, Outcome, Reason, named, one_line
+from webhook.rules.objects import ObjectMeta, Pod, Service
+from webhook.rules.snapshot import Request, Snapshot
+from webhook.server import review
+
+law = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+TURNING: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
+"""What turns the reading direction around: https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters."""
+NASTY: Final = f"a\r\n\x00\x1b[31m\x85\u2028\u2029\u00ad\u200d\ufeff{TURNING}\U000e0001é漢\U0001f600"
+ANSWER_BYTES: Final = 16_384
+SNAPSHOT: Final = clusters.snapshot_of(clusters.INJECTOR, *clusters.NODES)
+
+POD: Final[Document] = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}}
+SERVICE: Final[Document] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "a", "labels": {"istio": "ingressgateway"}},
+    "spec": {"type": "LoadBalancer"},
+}
+
+
+def changed(document: Document, path: str, value: Any) -> Document:
+    """Return *document* with *value* at *path*, whose parts are divided by a bar."""
+    head, _, rest = path.partition("|")
+    below = document.get(head, {})
+    return {**document, head: changed(below, rest, value) if rest else value}
+
+
+def deployment(document: Document) -> Document:
+    """Return a Deployment that makes the pod *document*."""
+    template = {"metadata": {**document["metadata"], "name": ""}, "spec": document["spec"]}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"template": template}}
+
+
+TEXTS: Final = (
+    *((POD, f"metadata|annotations|{key}") for key in sorted(excess.READ_ANNOTATIONS)),
+    *((SERVICE, f"metadata|annotations|{key}") for key in sorted(excess.READ_ANNOTATIONS)),
+    *((POD, f"metadata|labels|{key}") for key in ("client-ip.dev/preserve", "istio.io/rev", "sidecar.istio.io/inject")),
+    (POD, "metadata|deletionTimestamp"),
+    (POD, "spec|nodeName"),
+    (POD, "spec|runtimeClassName"),
+    (POD, "spec|nodeSelector|zone"),
+    (SERVICE, "metadata|labels|client-ip.dev/preserve"),
+    (SERVICE, "metadata|deletionTimestamp"),
+    (SERVICE, "spec|type"),
+    (SERVICE, "spec|externalTrafficPolicy"),
+    (SERVICE, "spec|externalIPs"),
+)
+"""Every text of an object that a decision reads, by its path."""
+
+
+def with_environment(value: str, number: int = 1) -> Document:
+    env = [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": value}]
+    return changed(POD, "spec|containers", [{"name": "istio-proxy", "env": env}] * number)
+
+
+def written(text: str) -> Iterator[Document]:
+    """Yield objects that have *text* in one place each, and workloads that make such pods."""
+    for document, path in TEXTS:
+        value: Any = [text] if path.endswith("externalIPs") else text
+        yield changed(document, path, value)
+        if document is POD and not path.startswith("metadata|deletion"):
+            yield deployment(changed(document, path, value))
+    yield with_environment(text)
+
+
+def asked(document: Document, namespace: str = "shop") -> tuple[Decision, bytes]:
+    """Return the decision on *document* and the answer's bytes."""
+    uid, request = review.decode(Reviewed(document["kind"], namespace, "CREATE", document).body())
+    decision = decide(request, SNAPSHOT, now=NOW)
+    return decision, review.encode(uid, decision)
+
+
+def assert_bounded(decision: Decision, answer: bytes) -> None:
+    assert len(answer) <= ANSWER_BYTES
+    assert len(decision.cause) <= limits.CAUSE_LIMIT
+    assert decision.cause.isprintable()
+    assert len(decision.warnings) <= limits.WARNINGS
+    for warning in decision.warnings:
+        assert len(warning) <= limits.WARNING_LIMIT
+        assert warning.isprintable()
+    text = answer.decode()
+    assert not set(text) & set(TURNING)
+    response = json.loads(text)["response"]
+    assert response["allowed"] is True
+    for annotation in response["auditAnnotations"].values():
+        assert annotation.isprintable()
+
+
+@pytest.mark.parametrize("length", [1, 300, 17_000, 3_000_000])
+def test_whatever_is_written_where_the_answer_is_small_and_in_one_line_each(length: int) -> None:
+    text = (NASTY * (length // len(NASTY) + 1))[:length]
+    for document in written(text):
+        assert_bounded(*asked(document))
+
+
+@pytest.mark.parametrize("namespace", ["shop", "restricted", "ambient", "out", "plain", "unknown", "kube-system"])
+def test_wherever_it_is_written(namespace: str) -> None:
+    for document in written(NASTY * 100):
+        assert_bounded(*asked(document, namespace))
+
+
+def test_a_text_that_is_read_has_a_length_beyond_which_it_is_not() -> None:
+    for document, path in TEXTS:
+        kind = document["kind"]
+        if "|annotations|" not in path and not path.endswith(("nodeName", "runtimeClassName", "spec|type")):
+            continue
+        decision, _ = asked(changed(document, path, "x" * (limits.TEXT_LIMIT + 1)))
+        assert decision.reason is Reason.TOO_LARGE, (kind, path)
+        assert decision.outcome is Outcome.LOST
+        assert not decision.patch
+        assert f"16,385 characters, of which at most {limits.TEXT_LIMIT:,} are read" in decision.cause
+        decision, _ = asked(changed(document, path, "x" * limits.TEXT_LIMIT))
+        assert decision.reason is not Reason.TOO_LARGE, (kind, path)
+
+
+class _Watched(dict[str, str]):
+    """A mapping that tells which keys were asked for."""
+
+    def __init__(self, entries: Mapping[str, str], asked_for: set[str]) -> None:
+        super().__init__(entries)
+        self._asked_for = asked_for
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._asked_for.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        self._asked_for.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._asked_for.add(str(key))
+        return super().__contains__(key)
+
+
+def test_every_annotation_that_a_question_reads_is_bounded() -> None:
+    """The list of those that are read is complete, and has nothing else in it."""
+    seen: set[str] = set()
+
+    @settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+    @given(snapshot=clusters.snapshots, reviewed=clusters.reviewed)
+    def ask(snapshot: Snapshot, reviewed: Reviewed) -> None:
+        request = reviewed.request()
+        if isinstance(request.object, Pod | Service):
+            metadata = request.object.metadata
+            watched = ObjectMeta(
+                name=metadata.name,
+                labels=metadata.labels,
+                annotations=_Watched(metadata.annotations or {"a": "b"}, seen),
+                deletion_timestamp=metadata.deletion_timestamp,
+            )
+            spec: Any = request.object.spec
+            object_: Any = type(request.object)(metadata=watched, spec=spec)
+            again = Request(object=object_, operation=request.operation, namespace=request.namespace)
+            decide(again, snapshot, now=NOW)
+            explain(again, snapshot, now=NOW)
+
+    ask()
+    assert seen == excess.READ_ANNOTATIONS
+
+
+@law
+@given(snapshot=clusters.snapshots, reviewed=clusters.reviewed)
+def test_where_it_came_from_changes_no_decision(snapshot: Snapshot, reviewed: Reviewed) -> None:
+    """The size of a review only saves work: without it, as in files, all is the same."""
+    request = reviewed.request()
+    assert request.size > 0
+    unknown = Request(**{**{f: getattr(request, f) for f in request.__struct_fields__}, "size": 0})
+    assert decide(unknown, snapshot, now=NOW) == decide(request, snapshot, now=NOW)
+
+
+def test_what_is_small_holds_nothing_beyond_a_limit() -> None:
+    """The shortest JSON of one of each, which the shortcut for usual reviews rests on."""
+    shortest = {
+        limits.TOLERATIONS_LIMIT: "{},",
+        limits.TERMS_LIMIT: "{},",
+        limits.VALUES_LIMIT: '"",',
+        limits.CONTAINERS_LIMIT: "{},",
+        limits.TEXT_LIMIT: "x",
+        limits.LABELS_LIMIT: "x",
+        limits.PROXY_ENV_LIMIT: "x",
+        limits.ANNOTATIONS_TOTAL: "x",
+    }
+    for limit, text in shortest.items():
+        assert limit * len(text) >= limits.SMALL
+
+
+@given(text=st.text(max_size=60) | st.text(st.sampled_from(NASTY), max_size=60), limit=st.integers(8, 40))
+def test_one_line_is_one_and_no_longer(text: str, limit: int) -> None:
+    line = one_line(text, limit)
+    assert line.isprintable()
+    assert len(line) <= limit
+    assert one_line(line, limit) == line
+    words = "".join(c if c.isprintable() else " " for c in text).split()
+    if len(" ".join(words)) <= limit and len(text) <= 2 * limit:
+        assert line.split() == words
+
+
+@given(names=st.lists(st.text(max_size=100), max_size=8))
+def test_at_most_three_of_many_are_named(names: list[str]) -> None:
+    text = named(names)
+    assert text.isprintable()
+    assert len(text) <= 3 * 66 + 20
+    assert text.endswith(f" and {len(names) - 3} more") == (len(names) > 3) or "more" in "".join(names)
+
+
+@pytest.mark.parametrize("length", [100, 1_000, 100_000])
+def test_caches_keep_short_keys_alone(length: int) -> None:
+    """What somebody wrote at length is worked out anew each time."""
+    selectors._is_valid_cached.cache_clear()
+    for number in range(1_200):
+        value = f"{number}" * (length // len(f"{number}"))
+        request = selectors.Requirement(key="zone", operator="In", values=[value])
+        selectors.requirement_is_valid(request)
+    kept = selectors._is_valid_cached.cache_info()
+    assert kept.maxsize is not None
+    assert kept.maxsize <= 1_024
+    assert (kept.currsize > 0) == (length <= limits.CACHED_CHARACTERS)
+
+
+def test_no_cache_of_the_rules_is_large() -> None:
+    """Their keys are short, or come from closed lists and from what the operator wrote."""
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        if not re.match(r"webhook\.(rules|server)\b", name):
+            continue
+        for attribute in vars(module).values():
+            info = getattr(attribute, "cache_info", None)
+            if info is not None:
+                found[f"{attribute.__module__}.{attribute.__name__}"] = info().maxsize
+    assert found
+    assert all(size is not None and size <= 1_024 for size in found.values()), found
+
+
+def test_too_large_is_a_loss() -> None:
+    assert OUTCOMES[Reason.TOO_LARGE] is Outcome.LOST

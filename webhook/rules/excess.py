@@ -1,0 +1,124 @@
+"""
+What of an object is beyond a limit of `limits`, so that no decision is made of it.
+
+Cheap for every review: a number is compared for each list, and texts are looked at only where the whole is large.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from webhook.rules import limits, wellknown
+from webhook.rules.nodes import NodeSelectorTerm
+from webhook.rules.objects import ObjectMeta, Pod, PodSpec, Service
+
+READ_ANNOTATIONS: Final = frozenset(
+    {
+        wellknown.BACKEND_TYPE,
+        wellknown.INCLUDE_INBOUND_PORTS,
+        wellknown.INJECT,
+        wellknown.INJECTED_STATUS,
+        wellknown.INTERCEPTION_MODE,
+        wellknown.MIRROR_POD,
+        wellknown.PROXY_CONFIG,
+        wellknown.TEMPLATES,
+    },
+)
+"""The annotations of Pods and Services that a question reads; a test holds it to be all of them."""
+WITHIN_LIMITS: Final = "all that is read of it is within its limit"
+
+
+def pod_excess(pod: Pod, size: int) -> str:
+    """
+    Return what of *pod* is beyond a limit, or nothing.
+
+    Args:
+        size: The bytes of JSON that it came in; 0 where that is not known. What they can't hold is not looked for.
+
+    """
+    if 0 < size <= limits.SMALL:
+        return ""
+    spec = pod.spec
+    return (
+        _placement_excess(spec)
+        or _metadata_excess(pod.metadata, size)
+        or ("" if 0 < size <= limits.LABELS_LIMIT else _labels_excess("spec.nodeSelector", spec.node_selector))
+        or ("" if 0 < size <= limits.PROXY_ENV_LIMIT else _environment_excess(spec))
+    )
+
+
+def service_excess(service: Service, size: int) -> str:
+    """Return what of *service* is beyond a limit, or nothing; *size* as for `pod_excess`."""
+    if 0 < size <= limits.SMALL:
+        return ""
+    kind = service.spec.type
+    if len(kind) > limits.TEXT_LIMIT:
+        return _too_many("spec.type", len(kind), "characters", limits.TEXT_LIMIT)
+    return _metadata_excess(service.metadata, size)
+
+
+def annotations_are_full(annotations: Mapping[str, str], size: int) -> bool:
+    """Return whether another annotation might be refused: the API server bounds their bytes, keys and values."""
+    if 0 < size <= limits.ANNOTATIONS_TOTAL:
+        return False
+    length = sum(len(text.encode(errors="surrogatepass")) for each in annotations.items() for text in each)
+    return length > limits.ANNOTATIONS_TOTAL
+
+
+def _placement_excess(spec: PodSpec) -> str:
+    tolerations = spec.tolerations
+    if tolerations is not None and len(tolerations) > limits.TOLERATIONS_LIMIT:
+        return _too_many("spec.tolerations", len(tolerations), "tolerations", limits.TOLERATIONS_LIMIT)
+    containers = len(spec.containers or ()) + len(spec.init_containers or ())
+    if containers > limits.CONTAINERS_LIMIT:
+        return _too_many("spec.containers", containers, "containers", limits.CONTAINERS_LIMIT)
+    for field, name in (("spec.nodeName", spec.node_name), ("spec.runtimeClassName", spec.runtime_class_name)):
+        if name and len(name) > limits.TEXT_LIMIT:
+            return _too_many(field, len(name), "characters", limits.TEXT_LIMIT)
+    terms = spec.terms()
+    return _affinity_excess(terms) if terms else ""
+
+
+def _affinity_excess(terms: list[NodeSelectorTerm]) -> str:
+    requirements = values = 0
+    for term in terms:
+        for listed in (term.match_expressions, term.match_fields):
+            if listed:
+                requirements += len(listed)
+                for each in listed:
+                    if each.values:
+                        values += len(each.values)
+    field = "spec.affinity.nodeAffinity"
+    number = max(len(terms), requirements)
+    if number > limits.TERMS_LIMIT:
+        return _too_many(field, number, "terms or requirements", limits.TERMS_LIMIT)
+    return _too_many(field, values, "values", limits.VALUES_LIMIT) if values > limits.VALUES_LIMIT else ""
+
+
+def _metadata_excess(metadata: ObjectMeta, size: int) -> str:
+    for key, value in (metadata.annotations or {}).items():
+        if len(value) > limits.TEXT_LIMIT and key in READ_ANNOTATIONS:
+            return _too_many(f"metadata.annotations[{key}]", len(value), "characters", limits.TEXT_LIMIT)
+    return "" if 0 < size <= limits.LABELS_LIMIT else _labels_excess("metadata.labels", metadata.labels)
+
+
+def _labels_excess(field: str, labels: Mapping[str, str] | None) -> str:
+    length = sum(len(key) + len(value) for key, value in labels.items()) if labels else 0
+    return _too_many(field, length, "characters", limits.LABELS_LIMIT) if length > limits.LABELS_LIMIT else ""
+
+
+def _environment_excess(spec: PodSpec) -> str:
+    length = sum(len(memoryview(env)) for env in _proxy_environments(spec))
+    if length <= limits.PROXY_ENV_LIMIT:
+        return ""
+    return _too_many(f"env of {wellknown.PROXY_CONTAINER}", length, "bytes", limits.PROXY_ENV_LIMIT)
+
+
+def _proxy_environments(spec: PodSpec) -> Iterable[bytes]:
+    for containers in (spec.init_containers, spec.containers):
+        for container in containers or ():
+            if container.name == wellknown.PROXY_CONTAINER:
+                yield container.env
+
+
+def _too_many(field: str, number: int, unit: str, limit: int) -> str:
+    return f"{field}: {number:,} {unit}, of which at most {limit:,} are read"

@@ -1,0 +1,62 @@
+"""
+How much of an object is read, quoted and kept: the budget of a review, each limit in one place.
+
+docs/security.md states the budget and lists these limits; a test holds that list to this module. What is beyond one is
+not decided: Reason `too-large`, which names the field and the limit. Where no object of a working cluster comes near a
+limit, it says so; a limit that one may reach says what it costs there.
+"""
+
+from typing import Final
+
+# --- What is read of an object.
+TEXT_LIMIT: Final = 16_384
+"""
+Characters of one text that a decision reads: an annotation's value, `spec.nodeName`, a Service's type.
+
+Istio's longest annotation, `proxy.istio.io/config`, has some hundred; reading YAML of this length takes up to 20 ms.
+"""
+LABELS_LIMIT: Final = 65_536
+"""Characters of all labels together, and of a nodeSelector; a label has 317 + 63 at most, and few pods have twenty."""
+TOLERATIONS_LIMIT: Final = 4_000
+"""Tolerations of a pod: each is held against the taints of the cluster."""
+TERMS_LIMIT: Final = 4_000
+"""Alternatives of the required node affinity, and requirements in all of them together."""
+VALUES_LIMIT: Final = 10_000
+"""Values in all requirements of the node affinity together: a pod may be pinned to thousands of hostnames."""
+CONTAINERS_LIMIT: Final = 4_000
+"""Containers of a pod, init containers among them."""
+PROXY_ENV_LIMIT: Final = 262_144
+"""Bytes of JSON in the environments of all containers called `istio-proxy`; Istio's own has 4 KiB."""
+ANNOTATIONS_TOTAL: Final = 262_144 - 4_096
+"""
+Bytes of all annotations (keys and values), from which on none is added.
+
+The API server takes 256 KiB (k8s.io/apimachinery/pkg/api/validation/objectmeta.go, TotalAnnotationSizeLimitB). What is
+left is for ours, and for what mutating webhooks after us add.
+"""
+SMALL: Final = 12_000
+"""
+Bytes of JSON that can't hold more of anything than its limit: 4,000 empty tolerations take 12,001.
+
+So that the usual review costs one comparison, whatever limits there are.
+"""
+
+# --- What is quoted of it.
+UID_LIMIT: Final = 256
+"""Characters of a review's uid, which is sent back; the API server's are UUIDs."""
+CAUSE_LIMIT: Final = 500
+"""Characters of a cause: a report's cell, and the audit annotation that each API server's log keeps."""
+WARNING_LIMIT: Final = 200
+"""Characters of a warning. The API server cuts at 256 where there are many; a terminal's line is shorter still."""
+WARNINGS: Final = 4
+"""Warnings of a review: the loss itself, and what else is to be said."""
+NAMED: Final = 3
+"""Names that are given of many (nodes, templates)."""
+
+# --- What is kept of it.
+CACHED_CHARACTERS: Final = 256
+"""
+Of a requirement that is kept as checked; a longer one is checked anew each time.
+
+So no cache keeps what somebody wrote at length: there are 1,024 of these, and 256 ends of answers with their causes.
+"""
