@@ -19,8 +19,11 @@ from tests.serve.server import POD, Server, review
 from tests.serve.test_bad_input import BAD, NOT_OURS
 from webhook.facts.source import FileSource
 from webhook.rules import wellknown
+from webhook.server.connection import Connection
 from webhook.server.edge import State, webhook_server
+from webhook.server.listener import Listener
 from webhook.server.metrics import Metrics
+from webhook.server.peers import Source
 from webhook.server.tls import self_signed
 from webhook.server.wire import ReviewServer
 
@@ -106,16 +109,24 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(folder: Path, cluster: str) -> AsyncIterator[Serving]:
+async def serving(folder: Path, cluster: str, *, budget: int = 96 << 20) -> AsyncIterator[Serving]:
     """Serve the example cluster for the length of the block."""
     source = FileSource([cluster], own_namespace=wellknown.OWN_NAMESPACE)
     certificate = self_signed(["127.0.0.1"], folder / "ca.pem")
-    state = State(source, certificate, Metrics(source, certificate))
-    reviews = ReviewServer(state, webhook_server(state))
-    listener = await asyncio.get_running_loop().create_server(reviews, "127.0.0.1", 0, ssl=certificate.context)
+    metrics = Metrics(source, certificate)
+    state = State(source, certificate, metrics)
+    peers = metrics.watch("reviews", budget)
+    reviews = ReviewServer(state, webhook_server(state, peers), peers)
+
+    def make(source: Source) -> tuple[Connection, asyncio.Protocol]:
+        protocol = reviews(source)
+        return protocol, protocol
+
+    listener = Listener(peers=peers, make=make, context=certificate.context)
     try:
+        name = await listener.listen("127.0.0.1", 0)
         client = ssl.create_default_context(cafile=folder / "ca.pem")
-        yield Serving(reviews, listener.sockets[0].getsockname()[1], client)
+        yield Serving(reviews, int(str(name[1])), client)
     finally:
         listener.close()
         await reviews.shutdown(1.0)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -20,13 +21,15 @@ from certs.serving import ServingCertificate
 from webhook.facts.files import FilesInvalid
 from webhook.facts.source import FactSource, FileSource
 from webhook.rules import wellknown
-from webhook.server import tls
-from webhook.server.app import Address, serve
+from webhook.server import memory, tls
+from webhook.server.app import DEFAULT_MEMORY_BYTES, Address, serve
 from webhook.server.edge import State
 from webhook.server.metrics import Metrics
 
 log: Final = logging.getLogger("client-ip")
 Task = Callable[[], Awaitable[None]]
+LEAST_MEMORY_BYTES: Final = 64 << 20
+"""What the interpreter and an empty cluster take."""
 
 
 class AddressType(click.ParamType[Address]):
@@ -42,6 +45,25 @@ class AddressType(click.ParamType[Address]):
         if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
             self.fail(f"{value!r} is no HOST:PORT such as 0.0.0.0:8443 or [::]:8443", param, ctx)
         return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  # what ":8443" means everywhere
+
+
+class MemoryType(click.ParamType[int]):
+    """Bytes, or a quantity such as 256Mi."""
+
+    name = "QUANTITY"
+    units: Final = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3, "M": 10**6, "G": 10**9}
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes that *value* writes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,15})([A-Za-z]{0,2})", value, re.ASCII)
+        if found is None or found[2] not in self.units:
+            self.fail(f"{value!r} is no quantity such as 256Mi", param, ctx)
+        count = int(found[1]) * self.units[found[2]]
+        if count < LEAST_MEMORY_BYTES:
+            self.fail(f"{value} is too little: at least {LEAST_MEMORY_BYTES >> 20}Mi are needed", param, ctx)
+        return count
 
 
 class JsonFormatter(logging.Formatter):
@@ -144,6 +166,11 @@ Examples:
     show_default=True,
     help="How long to go on answering after SIGTERM, until endpoints are gone everywhere.",
 )
+@click.option(
+    "--memory-limit",
+    type=MemoryType(),
+    help="Memory it may use, as 256Mi; what callers may hold follows from it. [default: the container's limit]",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines.")
 @click.option(
     "--log-level",
@@ -170,6 +197,7 @@ def command(
     ca_out: Path | None,
     namespace: str,
     drain_seconds: float,
+    memory_limit: int | None,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -209,6 +237,7 @@ def command(
         listen=listen,
         probe_listen=probe_listen,
         drain_seconds=drain_seconds,
+        memory_bytes=memory_limit or memory.limit_bytes() or DEFAULT_MEMORY_BYTES,
         tasks=[*tasks, source.run],
         started=started,
     )

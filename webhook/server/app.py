@@ -9,16 +9,29 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
-
-from webhook.server.edge import State, probe_app, webhook_server
+from webhook.server.connection import Connection
+from webhook.server.edge import State, probe_server, webhook_server
+from webhook.server.handed import Handed
+from webhook.server.listener import Listener
+from webhook.server.peers import Source
 from webhook.server.wire import ReviewServer
 
 log: Final = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 5.0
 """How long a review that is under way may still take once the drain is over."""
+PROBE_STOP_SECONDS: Final = 0.5
 RESTART_SECONDS: Final = 1.0
+DEFAULT_MEMORY_BYTES: Final = 256 << 20
+"""Where nothing limits it: what the chart allows."""
+REVIEWS_PART: Final = 3, 8
+"""
+Of the memory, what callers may hold.
+
+The rest is for what they can't make larger: the interpreter and the facts of 5,000 nodes (92 MiB at most, in a relist),
+one body as it is decoded, and what allocators and the kernel hold beside.
+"""
+PROBES_PART: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,7 @@ async def serve(
     listen: Address,
     probe_listen: Address,
     drain_seconds: float,
+    memory_bytes: int,
     tasks: Sequence[Callable[[], Awaitable[None]]],
     started: Callable[[Address, Address], None],
 ) -> None:
@@ -53,8 +67,8 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        probes = await _listen_probes(stack, web.AppRunner(probe_app(state), access_log=None), probe_listen)
-        reviews = await _listen_reviews(stack, ReviewServer(state, webhook_server(state)), listen)
+        probes = await _listen_probes(stack, state, probe_listen, memory_bytes)
+        reviews = await _listen_reviews(stack, state, listen, memory_bytes)
         running = [asyncio.ensure_future(_supervised(task)) for task in tasks]
         try:
             # What was loaded stays: a full collection would walk it for nothing.
@@ -73,22 +87,39 @@ async def serve(
     log.info("stopped")
 
 
-async def _listen_probes(stack: contextlib.AsyncExitStack, runner: web.AppRunner, address: Address) -> Address:
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, address.host, address.port, shutdown_timeout=STOP_SECONDS)
-    await site.start()
-    return _bound(runner.addresses[0])
+async def _listen_probes(
+    stack: contextlib.AsyncExitStack, state: State, address: Address, memory_bytes: int
+) -> Address:
+    peers = state.metrics.watch("probes", memory_bytes // PROBES_PART)
+    server = probe_server(state, peers)
+
+    def make(source: Source) -> tuple[Connection, asyncio.Protocol]:
+        connection = Connection(peers, source)
+        return connection, Handed(server, connection)
+
+    listener = Listener(peers=peers, make=make)
+    name = await listener.listen(address.host, address.port)
+    stack.push_async_callback(server.shutdown, PROBE_STOP_SECONDS)
+    stack.callback(listener.close)
+    return _bound(name)
 
 
-async def _listen_reviews(stack: contextlib.AsyncExitStack, reviews: ReviewServer, address: Address) -> Address:
-    context = reviews.state.certificate.context
-    listener = await asyncio.get_running_loop().create_server(
-        reviews, address.host, address.port, ssl=context, backlog=1024
-    )
-    stack.push_async_callback(reviews.shutdown, STOP_SECONDS)
+async def _listen_reviews(
+    stack: contextlib.AsyncExitStack, state: State, address: Address, memory_bytes: int
+) -> Address:
+    used, of = REVIEWS_PART
+    peers = state.metrics.watch("reviews", memory_bytes * used // of)
+    server = ReviewServer(state, webhook_server(state, peers), peers)
+
+    def make(source: Source) -> tuple[Connection, asyncio.Protocol]:
+        protocol = server(source)
+        return protocol, protocol
+
+    listener = Listener(peers=peers, make=make, context=state.certificate.context)
+    name = await listener.listen(address.host, address.port)
+    stack.push_async_callback(server.shutdown, STOP_SECONDS)
     stack.callback(listener.close)  # first: nobody comes any more
-    return _bound(listener.sockets[0].getsockname())
+    return _bound(name)
 
 
 def _bound(name: Sequence[object]) -> Address:

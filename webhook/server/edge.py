@@ -7,23 +7,25 @@ Whatever is not answered with an AdmissionReview lets the API server's failurePo
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from time import perf_counter
 from typing import Final
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 
 from certs.rotator import Rotator
 from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
 from webhook.rules.decide import decide
+from webhook.server.connection import Connection
+from webhook.server.handed import HandedServer
 from webhook.server.metrics import Metrics
+from webhook.server.peers import Ended, Peers
 from webhook.server.review import BadReview, decode, encode
 from webhook.server.tls import utc_now
+from webhook.server.turns import Turns
 
 log: Final = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ _MARGIN_SECONDS: Final = 0.1
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 BODY_TOO_LATE: Final = "the body did not arrive before the timeout"
+TOO_LARGE: Final = f"the body is larger than {BODY_LIMIT} bytes"
+FULL: Final = "as many bodies as memory allows are under way: ask again"
+PROBE_BODY_LIMIT: Final = 1 << 10
 _DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
 
 
@@ -51,6 +56,7 @@ class State:
     rotator: Rotator | None = None
     """Who keeps the certificate, where it is kept in a Secret."""
     draining: bool = False
+    turns: Turns = field(default_factory=Turns)
     now: Callable[[], datetime] = utc_now
 
     def not_ready(self) -> list[str]:
@@ -64,48 +70,56 @@ class State:
         return ["shutting down", *reasons] if self.draining else reasons
 
 
-def webhook_server(state: State) -> web.Server:
+def webhook_server(state: State, peers: Peers) -> HandedServer:
     """
     Return what answers the API server; the requests that it usually sends are taken before this by `wire`.
 
     aiohttp's low-level server: for one path a router, its match_info and its signals would only be work.
     """
-    loop = asyncio.get_running_loop()
 
-    def request_of(
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_LIMIT)
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
         if request.path != "/mutate":
             return _refuse(state, 404, "reviews are answered at /mutate")
         if request.method != "POST":
             return _refuse(state, 405, "send POST")
+        refused = _unreadable(state, request)
+        if refused is not None:
+            return refused
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return await _mutate(state, request)
+        return await _mutate(state, request, connection)
 
-    return web.Server(answer, request_factory=request_of, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
+    return HandedServer(answer, peers, name="reviews", body_limit=BODY_LIMIT, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
-async def _mutate(state: State, request: web.BaseRequest) -> web.Response:
+def _unreadable(state: State, request: web.BaseRequest) -> web.Response | None:
+    """Return the refusal of a body that its head says is none of ours, before any of it is read."""
     if request.content_type != JSON:
         return _refuse(state, 415, f"send {JSON}, not {request.content_type[:80]}")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
+    if any(encoding != "identity" for encoding in request.headers.getall("Content-Encoding", ())):
         return _refuse(state, 415, "send the body without a Content-Encoding")
+    if (request.content_length or 0) > BODY_LIMIT:
+        return _refuse(state, 413, TOO_LARGE)
+    return None
+
+
+async def _mutate(state: State, request: web.BaseRequest, connection: Connection) -> web.Response:
+    peers = connection.peers
+    # What comes in chunks may become as large as any.
+    length = BODY_LIMIT if request.content_length is None else request.content_length
+    if not peers.take(connection, length):
+        return _refuse(state, 503, FULL)
     try:
         async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
             body = await request.read()
+        status, text, _ = await state.turns.in_turn(connection, lambda: reply(state, body, perf_counter()))
     except TimeoutError:
+        peers.count(Ended.BODY_LATE)
         return _refuse(state, 408, BODY_TOO_LATE)
     except web.HTTPRequestEntityTooLarge:
-        return _refuse(state, 413, f"the body is larger than {BODY_LIMIT} bytes")
-    status, text = reply(state, body)
+        return _refuse(state, 413, TOO_LARGE)
+    finally:
+        peers.give(connection, length)
     response = web.Response(status=status, body=text, headers={"Content-Type": JSON if status == 200 else TEXT})
     if state.draining:
         # The API server keeps connections to pods that are gone: let it go elsewhere now.
@@ -113,20 +127,26 @@ async def _mutate(state: State, request: web.BaseRequest) -> web.Response:
     return response
 
 
-def reply(state: State, body: bytes) -> tuple[int, bytes]:
-    """Return the HTTP status and the body that answer the review in *body*; a bug is logged, and a 500."""
-    started = time.perf_counter()
+def reply(state: State, body: bytes, begun: float) -> tuple[int, bytes, float]:
+    """
+    Return the HTTP status and the body that answer the review in *body*, and when; a bug is logged, and a 500.
+
+    Args:
+        begun: When it was there, by `time.perf_counter`.
+
+    """
     try:
         uid, asked = decode(body)
         decision = decide(asked, state.source.snapshot, now=state.now())
         answer = encode(uid, decision)
-        state.metrics.reviewed(asked, decision, time.perf_counter() - started)
+        ended = perf_counter()
+        state.metrics.reviewed(asked, decision, ended - begun)
     except BadReview as error:
-        return 400, refusal(state, 400, str(error))
+        return 400, refusal(state, 400, str(error)), perf_counter()
     except Exception:
         log.exception("a review could not be answered; the object is admitted unpatched")
-        return 500, refusal(state, 500, "internal error; the server's log has it")
-    return 200, answer
+        return 500, refusal(state, 500, "internal error; the server's log has it"), perf_counter()
+    return 200, answer, ended
 
 
 def refusal(state: State, status: int, message: str) -> bytes:
@@ -137,7 +157,7 @@ def refusal(state: State, status: int, message: str) -> bytes:
 
 def _refuse(state: State, status: int, message: str) -> web.Response:
     response = web.Response(status=status, body=refusal(state, status, message), headers={"Content-Type": TEXT})
-    if status in {408, 413}:
+    if status in {408, 413, 503}:
         response.force_close()  # the rest of the body is of no use
     return response
 
@@ -155,28 +175,34 @@ def timeout_seconds(text: str) -> float:
     return max(min(seconds, MAX_TIMEOUT_SECONDS) - _MARGIN_SECONDS, _MARGIN_SECONDS)
 
 
-def probe_app(state: State) -> web.Application:
+def probe_server(state: State, peers: Peers) -> HandedServer:
     """Return what answers the kubelet and Prometheus."""
 
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def answer(request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            return _text(405, "send GET\n")
+        match request.path:
+            case "/healthz":
+                return _text(200, "ok\n")
+            case "/readyz":
+                return _ready(state)
+            case "/metrics":
+                body = await state.turns.in_turn(connection, state.metrics.render)
+                return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+            case _:
+                return _text(404, "there is /healthz, /readyz and /metrics\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        reasons = state.not_ready()
-        if reasons:
-            return web.Response(status=503, text="\n".join(reasons) + "\n")
-        pair = state.certificate.pair
-        until = f"certificate {pair.fingerprint[:16]} until {pair.not_after.isoformat()}\n" if pair is not None else ""
-        return web.Response(text=f"ok\n{until}")
+    return HandedServer(answer, peers, name="probes", body_limit=PROBE_BODY_LIMIT, keepalive_timeout=KEEPALIVE_SECONDS)
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=state.metrics.render(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
 
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
-    return app
+def _ready(state: State) -> web.Response:
+    reasons = state.not_ready()
+    if reasons:
+        return _text(503, "\n".join(reasons) + "\n")
+    pair = state.certificate.pair
+    until = f"certificate {pair.fingerprint[:16]} until {pair.not_after.isoformat()}\n" if pair is not None else ""
+    return _text(200, f"ok\n{until}")
+
+
+def _text(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text)

@@ -24,6 +24,7 @@ from webhook.rules import wellknown
 from webhook.rules.decision import Decision, Reason
 from webhook.rules.objects import GROUPS
 from webhook.rules.snapshot import Request
+from webhook.server.peers import Ended, Peers
 
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds. A decision takes a fraction of a millisecond; the API server waits two seconds."""
@@ -40,6 +41,7 @@ class Metrics:
         rotator: Rotator | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
+        self._peers: dict[str, Peers] = {}
         reviews = Counter(
             "client_ip_reviews",
             "Admission reviews answered, by what was asked and what was decided.",
@@ -65,9 +67,16 @@ class Metrics:
             f"Reviews of objects whose label {wellknown.PRESERVE}, or whose namespace's, has an unknown value.",
             registry=self._registry,
         )
+        self._ended = Counter(
+            "client_ip_ended_connections",
+            "Connections that were ended before their peer did, by listener and why.",
+            ("listener", "reason"),
+            registry=self._registry,
+        )
         build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
+        self._registry.register(_Held(self._peers))
         # The usual ones: process_…, python_gc_…, python_info.
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -111,6 +120,13 @@ class Metrics:
     def refused(self, status: int) -> None:
         """Count one request that was answered without an AdmissionReview."""
         self._refused.labels(str(status)).inc()
+
+    def watch(self, listener: str, budget: int) -> Peers:
+        """Return the peers of a *listener*, which may hold *budget* bytes, and count what becomes of them."""
+        counts = {reason: self._ended.labels(listener, reason.value).inc for reason in Ended}
+        peers = Peers(budget, lambda reason: counts[reason]())
+        self._peers[listener] = peers
+        return peers
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -166,6 +182,27 @@ class _Facts(Collector):
                 "fingerprint",
                 _expiry(self._certificate),
             ),
+        ]
+
+
+class _Held(Collector):
+    """What peers hold, of what they may."""
+
+    def __init__(self, peers: Mapping[str, Peers]) -> None:
+        self._peers = peers
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Return the gauges as they stand."""
+        open_now = GaugeMetricFamily("client_ip_connections", "Open connections.", labels=("listener", "state"))
+        for listener, peers in self._peers.items():
+            for state, number in peers.states().items():
+                open_now.add_metric((listener, state), number)
+        held = {listener: peers.held for listener, peers in self._peers.items()}
+        budgets = {listener: peers.budget for listener, peers in self._peers.items()}
+        return [
+            open_now,
+            _gauge("client_ip_peers_held_bytes", "Memory counted for what peers hold.", "listener", held),
+            _gauge("client_ip_peers_budget_bytes", "Memory that peers may hold.", "listener", budgets),
         ]
 
 

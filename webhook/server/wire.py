@@ -8,61 +8,67 @@ else, be it one more header, goes to aiohttp with all that follows on its connec
 
 import asyncio
 import re
-import socket
 import time
 from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, cast
+from time import perf_counter
+from typing import Final
 
-from aiohttp import web
 from aiohttp.http import SERVER_SOFTWARE
 
-from webhook.server.edge import (
-    BODY_LIMIT,
-    BODY_TOO_LATE,
-    JSON,
-    KEEPALIVE_SECONDS,
-    TEXT,
-    State,
-    refusal,
-    reply,
-    timeout_seconds,
-)
+from webhook.server.connection import Connection
+from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply, timeout_seconds
+from webhook.server.handed import Handed, HandedServer
+from webhook.server.peers import BUFFER_FACTOR, FREE_PIECE_BYTES, Ended, Peers, Source
+from webhook.server.turns import GAP_SECONDS, SLICE_SECONDS
 
+FIRST_SECONDS: Final = 30.0
+"""From the handshake to the first byte; Go opens connections that it may not need."""
 _SAME_WITHOUT: Final = (
-    rb"(?:(?:Accept|Accept-Encoding|Authorization|Host|Traceparent|Tracestate|User-Agent): [\x20-\x7e]*\r\n"
+    rb"(?:(?:Accept|Accept-Encoding|Authorization|Traceparent|Tracestate|User-Agent): [\x20-\x7e]*\r\n"
     rb"|Content-Type: application/json\r\n)*+"
 )
 _HEAD: Final = re.compile(
     rb"POST /mutate(?:\?timeout=([0-9a-z.]{1,20}))? HTTP/1\.1\r\n"
-    + _SAME_WITHOUT
-    + rb"Content-Length: ([0-9]{1,8})\r\n"
-    + _SAME_WITHOUT
-    + rb"\r\n",
+    rb"Host: [\x21-\x7e]+\r\n" + _SAME_WITHOUT + rb"Content-Length: ([0-9]{1,8})\r\n" + _SAME_WITHOUT + rb"\r\n",
 )
 """
-A head that says nothing but how long the body is and how long it may take.
+A head that says nothing but how long the body is and how long it may take; its one Host comes first.
 
 https://github.com/golang/go/blob/go1.26.0/src/net/http/request.go#L599
 """
 _CONTENT_TYPE: Final = b"\r\nContent-Type: application/json\r\n"
+SHUTDOWN_LEAST_SECONDS: Final = 0.1
+"""aiohttp takes 0 for "no timeout"."""
 
 
 class ReviewServer:
     """Makes the protocol of each connection, and ends them all."""
 
-    def __init__(self, state: State, fallback: web.Server) -> None:
+    def __init__(self, state: State, fallback: HandedServer, peers: Peers) -> None:
         self.state = state
         self.fallback = fallback
+        self.peers = peers
         self.connections: set[ReviewProtocol] = set()
+        self.dated_until = 0.0
+        self.last = b""
+        self.last_closing = b""
+        self.date()
 
-    def __call__(self) -> "ReviewProtocol":
-        """Return the protocol of a new connection."""
-        return ReviewProtocol(self)
+    def __call__(self, source: Source) -> "ReviewProtocol":
+        """Return the protocol of a new connection from *source*."""
+        return ReviewProtocol(self, source)
+
+    def date(self) -> None:
+        """Make the answers' last headers anew: they are the same for a second."""
+        now = time.time()
+        self.dated_until = perf_counter() + 1 - now % 1
+        same = f"\r\nDate: {formatdate(int(now), usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n"
+        self.last = f"{same}\r\n".encode()
+        self.last_closing = f"{same}Connection: close\r\n\r\n".encode()
 
     async def shutdown(self, seconds: float) -> None:
-        """Close what waits for a request, let bodies that are under way arrive within *seconds*, and close the rest."""
+        """Close what waits for a request, let bodies that are under way arrive within *seconds*, and end the rest."""
         self.fallback.pre_shutdown()
         deadline = time.monotonic() + seconds
         for connection in [each for each in self.connections if each.idle]:
@@ -71,128 +77,223 @@ class ReviewServer:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
-        await self.fallback.shutdown(max(deadline - time.monotonic(), 0.0))
+        await self.fallback.shutdown(max(deadline - time.monotonic(), SHUTDOWN_LEAST_SECONDS))
 
 
-class ReviewProtocol(asyncio.Protocol):
+class ReviewProtocol(Connection, asyncio.Protocol):
     """One connection: requests are answered as their last byte comes, in order."""
 
-    __slots__ = ("_chunks", "_loop", "_missing", "_server", "_timer", "_transport")
+    __slots__ = ("_chunks", "_largest", "_line", "_missing", "_reserved", "_server", "_turns", "_wanted")
 
-    def __init__(self, server: ReviewServer) -> None:
+    def __init__(self, server: ReviewServer, source: Source) -> None:
+        super().__init__(server.peers, source)
         self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport
+        self._turns = server.state.turns
         self._chunks: list[bytes] = []
         self._missing = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._reserved = 0
+        """What is counted for the body that is under way."""
+        self._wanted = 0
+        """What it waits to be counted."""
+        self._line = b""
+        """What has come and is not looked at before it is its turn."""
+        self._largest = FREE_PIECE_BYTES
+        """The largest piece that came at once: there are buffers for it."""
 
     @property
     def idle(self) -> bool:
         """Whether no request has begun that is not answered."""
-        return not self._chunks
+        return not self._chunks and not self._line
 
     def close(self) -> None:
         """Close the connection once what was written is sent."""
-        self._transport.close()
+        self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._transport = cast("asyncio.Transport", transport)
+        self.opened(transport)
         self._server.connections.add(self)
-        plain: socket.socket | None = transport.get_extra_info("socket")
-        if plain is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # Whoever never asks is let go of; whoever has asked is never closed on, lest it should ask at that moment.
-        self._timer = self._loop.call_later(KEEPALIVE_SECONDS, self.close)
+        self.within(FIRST_SECONDS, Ended.NEVER_ASKED)
 
     def connection_lost(self, _: Exception | None) -> None:
         """End."""
-        self._stop_timer()
+        if self._chunks:
+            self.peers.count(Ended.LEFT)
+        self.forgotten()
+
+    def forgotten(self) -> None:
+        """Give back all that it holds."""
+        super().forgotten()
         self._chunks.clear()
+        self._line = b""
         self._server.connections.discard(self)
 
-    def pause_writing(self) -> None:
-        """Read no more from a client that does not read its answers."""
-        self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Read on: what was written is on its way."""
-        self._transport.resume_reading()
-
     def data_received(self, data: bytes) -> None:
-        """Answer the requests that *data* completes."""
+        """Answer the request that *data* completes."""
+        size = len(data)
+        if size > self._largest:
+            self._grow(size)
         if self._chunks:
             self._chunks.append(data)
-            self._missing -= len(data)
+            self._missing -= size
             if self._missing > 0:
                 return
             data = b"".join(self._chunks)
-            self._chunks.clear()
+            self._end_body()
+        elif self._line:
+            self._line += data
+            self._wait_in_line(size)
+            return
         if self._timer is not None:
-            self._stop_timer()
-        while data and not self._transport.is_closing():
-            head = _HEAD.match(data)
-            if head is None or _CONTENT_TYPE not in head[0]:
-                self._hand_over(data)
-                return
-            start = head.end()
-            end = start + int(head[2])
-            if end > len(data):
-                self._await_rest(data, end, head)
-                return
-            self._answer(data[start:end])
-            data = data[end:]
+            self.in_time()
+        if self._turns.busy:
+            self._line_up(data)
+        elif rest := self._take(data):
+            self._line_up(rest)
+
+    def _take(self, data: bytes) -> bytes:
+        """Answer the request that *data* begins with, if it is complete, and return what comes after it."""
+        head = _HEAD.match(data)
+        if head is None or data.find(_CONTENT_TYPE, 0, start := head.end()) < 0:
+            self._hand_over(data)
+            return b""
+        end = start + int(head[2])
+        if end > len(data):
+            self._await_rest(data, end, head)
+            return b""
+        server, turns = self._server, self._turns
+        begun = perf_counter()
+        status, text, ended = reply(server.state, data[start:end], begun)
+        # The API server keeps connections to pods that are gone: let it go elsewhere now. And where memory is short
+        # large buffers are got rid of: a client opens another connection.
+        close = server.state.draining or (self._largest > FREE_PIECE_BYTES and self.peers.pressed)
+        self._write(status, text, ended, close)
+        self.used_at = ended
+        if self.unfinished and not self.writing_paused:
+            self.peers.finish(self)
+        # What `turns.took` does first: a call less.
+        row = ended - begun if begun - turns.until > GAP_SECONDS else turns.row + ended - begun
+        turns.row, turns.until = row, ended
+        if turns.busy or row > SLICE_SECONDS:
+            turns.note(self, ended - begun)
+        return data[end:]
+
+    # --- In line
+
+    def _line_up(self, data: bytes) -> None:
+        """Look at *data* when it is its turn."""
+        if self.transport.is_closing():
+            return
+        self._line = data
+        self._turns.line_up(self)
+        self._wait_in_line(len(data))
+
+    def _wait_in_line(self, size: int) -> None:
+        """Read no more meanwhile: what was not asked for is left in the kernel, where it is bounded too."""
+        self.transport.pause_reading()
+        self.peers.owe(self, size)
+
+    def turn(self) -> bool:
+        """Answer one request of what stands in line; return whether there is more."""
+        data = self._line
+        if not data or self.writing_paused:
+            return False
+        self._line = b""
+        self.peers.give(self, len(data))
+        if self.transport.is_closing():
+            return False
+        rest = self._take(data)
+        if rest and not self.transport.is_closing():
+            self._line = rest
+            self.peers.owe(self, len(rest))
+            return not self.writing_paused
+        if not self.writing_paused and not self._wanted and self in self._server.connections:
+            self.transport.resume_reading()
+        return False
+
+    def resume_writing(self) -> None:
+        """Go on with what stands in line, or read on."""
+        super().resume_writing()
+        if self._line:
+            self.transport.pause_reading()
+            self._turns.line_up(self)
+
+    # --- A body that comes in pieces
 
     def _await_rest(self, data: bytes, end: int, head: "re.Match[bytes]") -> None:
         """Keep *data* until there are *end* bytes of it, or until the caller would no longer wait for the answer."""
-        if end - head.end() > BODY_LIMIT:
+        length = end - head.end()
+        if length > BODY_LIMIT:
             self._hand_over(data)
             return
         self._chunks.append(data)
         self._missing = end - len(data)
+        peers = self.peers
+        peers.begin(self)
+        if peers.take(self, length):
+            self._reserved = length
+        elif peers.wait(self, length):
+            self._wanted = length
+            self.transport.pause_reading()
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, FULL)
+            return
         seconds = timeout_seconds(head[1].decode() if head[1] else "")
-        self._timer = self._loop.call_later(seconds, self._too_late)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
 
-    def _answer(self, body: bytes) -> None:
-        state = self._server.state
-        status, text = reply(state, body)
-        # The API server keeps connections to pods that are gone: let it go elsewhere now.
-        self._write(status, text, close=state.draining)
+    def room(self) -> None:
+        """Read the body on: there is room for all of it."""
+        self._reserved, self._wanted = self._wanted, 0
+        self.transport.resume_reading()
+
+    def _end_body(self) -> None:
+        """Forget the body that was under way."""
+        self._chunks.clear()
+        if self._wanted:
+            self.peers.wait_no_more(self)
+        self.peers.give(self, self._reserved)
+        self._reserved = self._wanted = 0
+        self.peers.finish(self)
 
     def _too_late(self) -> None:
-        status = HTTPStatus.REQUEST_TIMEOUT
-        self._write(status, refusal(self._server.state, status, BODY_TOO_LATE), close=True)
+        self.peers.count(Ended.BODY_LATE)
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, BODY_TOO_LATE)
 
-    def _write(self, status: int, body: bytes, *, close: bool) -> None:
-        head = b"%b%d%b" % (_status(status), len(body), _tail(int(time.time()), close))
-        self._transport.write(head + body)
+    def _refuse(self, status: int, message: str) -> None:
+        self._end_body()
+        self._write(status, refusal(self._server.state, status, message), perf_counter(), True)  # noqa: FBT003
+
+    def _grow(self, size: int) -> None:
+        """Count the buffers that a piece of *size* bytes leaves behind."""
+        self.peers.owe(self, BUFFER_FACTOR * (size - self._largest))
+        self._largest = size
+
+    # --- Answers
+
+    def _write(self, status: int, body: bytes, now: float, close: bool) -> None:  # noqa: FBT001  # called for each review
+        server = self._server
+        if now >= server.dated_until:
+            server.date()
+        first = _OK if status == HTTPStatus.OK else _status(status)
+        last = server.last_closing if close else server.last
+        self.transport.write(b"%b%d%b%b" % (first, len(body), last, body))
         if close:
             self.close()
 
     def _hand_over(self, data: bytes) -> None:
         """Let aiohttp answer *data* and whatever else comes on this connection."""
         self._server.connections.discard(self)
-        handler = self._server.fallback()
-        self._transport.set_protocol(handler)
-        handler.connection_made(self._transport)
-        handler.data_received(data)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.transport.resume_reading()
+        handed = Handed(self._server.fallback, self)
+        self.transport.set_protocol(handed)
+        handed.begin(data)
 
 
-@lru_cache(maxsize=8)
 def _status(status: int) -> bytes:
     """Return the answer's first lines, up to the length."""
     kind = JSON if status == HTTPStatus.OK else TEXT
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: ".encode()
 
 
-@lru_cache(maxsize=2)
-def _tail(second: int, close: bool) -> bytes:  # noqa: FBT001  # lru_cache is quicker without keywords
-    """Return the answer's last headers, which are the same for a second (Unix time)."""
-    last = "Connection: close\r\n" if close else ""
-    return f"\r\nDate: {formatdate(second, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n{last}\r\n".encode()
+_OK: Final = _status(HTTPStatus.OK)

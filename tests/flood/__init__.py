@@ -1,0 +1,1 @@
+"""What peers without credentials send, many at once, and what it costs others."""
