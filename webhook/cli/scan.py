@@ -1,8 +1,8 @@
 """`client-ip scan`: every workload of a cluster, now and after a restart, and what to do about it."""
 
-import asyncio
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -10,20 +10,24 @@ from typing import Final
 import click
 import msgspec
 
-from certs.kube import KubeError
 from webhook.cli.check import CONTEXT, KUBECONFIG, NOW, POLICY, STATE
 from webhook.cli.manifests import now_or
-from webhook.cli.scanned import scan_table
+from webhook.cli.printing import Bar, console, progress
+from webhook.cli.scanned import print_scan
 from webhook.facts.collect import Collector
 from webhook.facts.files import FilesInvalid, Problem, expand, read, read_bytes, take_all
+from webhook.running.as_csv import as_csv
+from webhook.running.as_html import as_html
+from webhook.running.as_junit import as_junit
+from webhook.running.as_markdown import as_markdown
 from webhook.running.baseline import BaselineInvalid, read_baseline
+from webhook.running.dumps import read_files
 from webhook.running.findings import OWNER_KEYS, Change, Scan, Scope
 from webhook.running.fold import Fold
 from webhook.running.grouping import GroupBy
-from webhook.running.reading import read_files
 from webhook.running.scanning import scan_of
 
-FORMATS: Final = ("table", "json")
+FORMATS: Final = ("table", "json", "csv", "markdown", "html", "junit")
 
 
 @click.command(
@@ -69,6 +73,12 @@ Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be 
     metavar="KEY",
     help=f"Annotation or label that says whose a workload is. Repeatable. [default: {', '.join(OWNER_KEYS)}]",
 )
+@click.option(
+    "--docs-url",
+    default="",
+    metavar="URL",
+    help="Where you publish this project's docs/ folder: -o html links each Reason to its page there.",
+)
 @KUBECONFIG
 @CONTEXT
 @NOW
@@ -85,6 +95,7 @@ def command(
     output_file: str | None,
     preserved: bool,
     owner_keys: tuple[str, ...],
+    docs_url: str,
     kubeconfig: str | None,
     context: str | None,
     now: datetime | None,
@@ -108,7 +119,13 @@ def command(
     else:
         fold, scope = _from_cluster(policy, kubeconfig, context, chosen, keys, moment)
     scan = scan_of(fold, scope, at=moment, baseline=former, preserved=preserved)
-    _write(_render(scan, output, GroupBy(group_by), to_file=output_file is not None), output_file)
+    by = GroupBy(group_by)
+    if output_file is not None:
+        _write(_printed(scan, output, by, fail_on, docs_url), output_file)
+    elif output == "table":
+        print_scan(console(), scan, by)
+    else:
+        click.echo(_printed(scan, output, by, fail_on, docs_url), nl=False)
     _say(scan)
     return 1 if _fails(scan, fail_on) else 0
 
@@ -151,22 +168,37 @@ def _from_cluster(
     keys: Sequence[str],
     now: datetime,
 ) -> tuple[Fold, Scope]:
-    from webhook.facts.cluster import ClusterUnreadable, open_cluster  # noqa: PLC0415  # files never pay for it
-    from webhook.facts.kube import KubeConfigInvalid  # noqa: PLC0415
+    from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.cluster import Cluster  # noqa: PLC0415
     from webhook.running.reading import ClusterReader, NothingReadable  # noqa: PLC0415
 
-    async def scan() -> tuple[Fold, Scope]:
-        async with open_cluster(kubeconfig, context) as cluster:
+    async def scan(cluster: Cluster) -> tuple[Fold, Scope]:
+        with progress("reading the facts") as bar:
             collector = await cluster.collect()
             fold = Fold(_with_policy(collector, policy).snapshot(), now=now, owner_keys=keys)
-            return fold, await ClusterReader(cluster).read(fold, namespaces)
+            return fold, await ClusterReader(cluster, _shown_on(bar)).read(fold, namespaces)
 
     try:
-        return asyncio.run(scan())
-    except KubeConfigInvalid as error:
-        raise click.UsageError(f"no --state, and no cluster: {error}") from error
-    except (ClusterUnreadable, NothingReadable, KubeError) as error:
+        return ask(kubeconfig, context, scan, without="no --state, and no cluster")
+    except NothingReadable as error:
         raise click.UsageError(f"the cluster can't be read: {error}") from error
+    except click.UsageError:
+        raise
+    except click.ClickException as error:
+        raise click.UsageError(error.message) from error  # status 1 is a verdict
+
+
+def _shown_on(bar: Bar) -> Callable[[str, int, int], None]:
+    """Show how far the reading is."""
+    last = 0
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        bar.say(f"reading {what}: {done:,} of {total:,}" if total else f"reading {what}: {done:,}")
+        bar.advance(done - last if done > last else done)
+        last = done
+
+    return show
 
 
 def _with_policy(collector: Collector, policy: str | None) -> Collector:
@@ -182,18 +214,35 @@ def _with_policy(collector: Collector, policy: str | None) -> Collector:
     return collector
 
 
-def _render(scan: Scan, output: str, by: GroupBy, *, to_file: bool) -> str:
-    if output == "json":
-        return msgspec.json.format(msgspec.json.encode(scan), indent=2).decode() + "\n"
-    return scan_table(scan, by, colour=not to_file)
+def _printed(scan: Scan, output: str, by: GroupBy, fail_on: str, docs_url: str) -> str:
+    """Return the scan in a form for machines, or to be forwarded."""
+    match output:
+        case "json":
+            return msgspec.json.format(msgspec.json.encode(scan), indent=2).decode() + "\n"
+        case "csv":
+            return as_csv(scan)
+        case "markdown":
+            return as_markdown(scan, by)
+        case "junit":
+            return as_junit(scan, new_only=fail_on == "new")
+        case "html":
+            return as_html(scan, by, docs_url=docs_url)
+        case _:
+            text = io.StringIO()
+            out = console()
+            out.file = text
+            print_scan(out, scan, by)
+            return text.getvalue()
 
 
-def _write(text: str, path: str | None) -> None:
-    if path is None or path == "-":
-        click.echo(text, nl=False)
-        return
+def _write(text: str, path: str) -> None:
+    """Write the file whole or not at all: whoever reads it while it is written sees the former one."""
+    target = Path(path)
+    part = target.with_name(f".{target.name}.part")
     try:
-        Path(path).write_text(text)
+        # As it is: CSV's line ends are its own.
+        part.write_text(text, newline="")
+        part.replace(target)
     except OSError as error:
         raise click.UsageError(f"--output-file {path}: {error.strerror or error}") from error
     click.echo(f"written to {path}", err=True)

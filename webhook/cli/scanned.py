@@ -1,147 +1,112 @@
-"""A scan as a table for people."""
+"""A scan as tables for people: the sentence, then group by group, then what to copy and paste."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import click
+from rich.console import Console
+from rich.text import Text
 
-from webhook.cli.report import COLOURS
-from webhook.rules.decision import ADVICE, Mode, Outcome, one_line
+from webhook.cli.printing import Cell, print_table, say, styled
+from webhook.rules.decision import ADVICE, Outcome
 from webhook.running.findings import ExceptionState, ExceptionUse, Row, Scan
 from webhook.running.grouping import Group, GroupBy, grouped
 from webhook.running.restart import block
 from webhook.running.verdicts import Advice, Verdict
+from webhook.running.words import exception_said, notes
 
-HEAD: Final = ("NAMESPACE", "WORKLOAD", "PODS", "NOW", "AFTER RESTART", "OWNER", "SINCE")
-WIDEST: Final = 44
-WIDTH: Final = 110
+STYLES: Final = {
+    Outcome.PRESERVED: "green",
+    Outcome.HEADER: "cyan",
+    Outcome.LOST: "red",
+    Outcome.WAIVED: "yellow",
+    Outcome.NOT_ASKED: "bright_black",
+}
 
 
-def scan_table(scan: Scan, by: GroupBy, *, colour: bool = True) -> str:
-    """Return the scan as text: the sentence, then group by group."""
-    text = "\n".join(_lines(scan, by)) + "\n"
-    return text if colour else click.unstyle(text)
-
-
-def _lines(scan: Scan, by: GroupBy) -> Iterator[str]:
-    yield click.style(scan.sentence, bold=True)
+def print_scan(out: Console, scan: Scan, by: GroupBy) -> None:
+    """Print the scan."""
+    say(out, styled(scan.sentence, "bold"))
     if scan.compared:
-        yield scan.compared
+        say(out, scan.compared)
     for what, why in scan.scope.unreadable.items():
-        yield click.style(f"not read: {what}: {one_line(why)}", fg="yellow")
+        say(out, styled(f"not read: {what}: {why}", "yellow"))
     for group in grouped(scan.rows, by):
-        yield ""
-        yield from _group(group, by)
+        say(out)
+        _print_group(out, scan, group)
         if group.advice is Advice.RESTART:
-            yield from _block(group.rows)
+            _print_block(out, group.rows)
     if by is not GroupBy.ADVICE:
-        yield from _block(scan.rows)
+        _print_block(out, scan.rows)
     if scan.resolved:
-        yield ""
-        yield click.style(f"No more, or not comparable ({len(scan.resolved)})", bold=True)
+        say(out)
+        say(out, styled(f"No more, or not comparable ({len(scan.resolved)})", "bold"))
         for row in scan.resolved:
-            yield f"  {row.change}: {row.namespace} {row.called}: {row.reason}"
-    yield from _exceptions(scan.exceptions)
+            say(out, f"  {row.change}: {row.namespace} {row.called}: {row.reason}")
+    _print_exceptions(out, scan.exceptions)
 
 
-def _group(group: Group, by: GroupBy) -> Iterator[str]:
+def _print_group(out: Console, scan: Scan, group: Group) -> None:
     meaning = f": {group.meaning}" if group.meaning else ""
-    yield click.style(f"{group.title} ({len(group.rows)})", bold=True) + meaning
-    if by is GroupBy.ADVICE and group.advice is Advice.CHANGE:
+    say(out, styled(f"{group.title} ({len(group.rows)})", "bold"), meaning)
+    if group.advice is Advice.CHANGE:
         for part in grouped(group.rows, GroupBy.REASON):
-            yield click.style(f"  {part.title}", fg="red") + f": {ADVICE[part.rows[0].reason]}"
-            yield from _rows(part.rows)
+            say(out, styled(part.title, "red"), f": {ADVICE[part.rows[0].reason]}")
+            _print_rows(out, scan, part.rows)
         return
-    yield from _rows(group.rows)
+    _print_rows(out, scan, group.rows)
 
 
-def _rows(rows: Sequence[Row]) -> Iterator[str]:
-    cells = [HEAD, *map(_cells, rows)]
-    widths = [min(max(len(line[column]) for line in cells), WIDEST) for column in range(len(HEAD))]
-    yield click.style("  " + _joined(HEAD, widths), fg="bright_black")
-    for row, line in zip(rows, cells[1:], strict=True):
-        outcome = row.now.outcome if row.now is not None else row.after.outcome
-        plain = _joined(line, widths)
-        yield "  " + click.style(plain, fg=COLOURS[Outcome.LOST]) if outcome is Outcome.LOST else "  " + plain
-        yield from (f"      {part}" for note in _notes(row) for part in textwrap.wrap(note, WIDTH))
+def _print_rows(out: Console, scan: Scan, rows: Sequence[Row]) -> None:
+    owned = any(row.owner for row in rows)
+    heads = ["NAMESPACE", "WORKLOAD", "PODS", "NOW", "AFTER RESTART", *(["OWNER"] if owned else [])]
+    heads += ["SINCE"] if scan.compared else []
+    cells = []
+    for row in rows:
+        line: list[Cell] = [row.namespace, row.called, pods_said(row), _verdict(row.now), _verdict(row.after)]
+        line += [row.owner or "-"] if owned else []
+        line += [since_said(row)] if scan.compared else []
+        cells.append([*line, "\n".join(notes(row))])
+    print_table(out, [*heads, "NOTES"], cells)
 
 
-def _joined(line: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+def pods_said(row: Row) -> str:
+    """Return how many of a workload's pods have lost it, of how many."""
+    return f"{row.pods.lost}/{row.pods.all}" if row.now is not None and row.kind != "Service" else "-"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    pods = f"{row.pods.lost}/{row.pods.all}" if row.kind != "Service" else "-"
-    change = f"{row.change} " if row.change is not None else ""
+def since_said(row: Row) -> str:
+    """Return since when a row is known, and whether it is new."""
     since = row.since.strftime("%Y-%m-%d") if row.since is not None else ""
-    return (
-        one_line(row.namespace),
-        one_line(row.called),
-        pods,
-        _verdict(row.now),
-        _verdict(row.after),
-        row.owner or "-",
-        f"{change}{since}",
-    )
+    return f"{row.change} {since}" if row.change is not None else since
 
 
-def _verdict(verdict: Verdict | None) -> str:
-    return "no pods" if verdict is None else f"{verdict.outcome} ({verdict.reason})"
+def _verdict(verdict: Verdict | None) -> Text:
+    if verdict is None:
+        return styled("no pods", "bright_black")
+    return styled(f"{verdict.outcome} ({verdict.reason})", STYLES[verdict.outcome])
 
 
-def _notes(row: Row) -> Iterator[str]:
-    """What a row says beside its cells."""
-    if row.advice in {Advice.AT_RISK, Advice.CHANGE}:
-        yield row.after.cause
-        if row.advice is Advice.AT_RISK:
-            yield f"→ {row.fix}"
-    if row.exception is not None:
-        waived = row.exception
-        ticket = f", {one_line(waived.ticket)}" if waived.ticket else ""
-        until = waived.expires.strftime("%Y-%m-%d")
-        yield f"until {until}: {one_line(waived.reason)} ({one_line(waived.owner)}{ticket})"
-    if row.ended is not None:
-        yield f"! exception {row.ended.name} of {one_line(row.ended.owner)} ended on {row.ended.expires:%Y-%m-%d}"
-    if row.mode is Mode.AUDIT:
-        yield "in audit: nothing is patched"
-    if row.disagreeing is not None:
-        names = ", ".join(row.disagreeing.names)
-        yield f"! {row.disagreeing.count} pods whose annotation and proxy disagree: {names}"
-    if row.stranded is not None:
-        names = ", ".join(row.stranded.names)
-        yield f"! {row.stranded.count} pods in TPROXY mode on nodes that don't support it: {names}"
-    if row.gateway is not None:
-        yield from (f"! {warning}" for warning in row.gateway.warnings)
-
-
-def _block(rows: Sequence[Row]) -> Iterator[str]:
+def _print_block(out: Console, rows: Sequence[Row]) -> None:
     lines = list(block(rows))
     if lines:
-        yield ""
-        yield "  To restart them:"
-        yield ""
-        yield from (f"    {line}" for line in lines)
+        say(out)
+        say(out, "To restart them:")
+        say(out)
+        for line in lines:
+            # Whole on a terminal too: it is there to be copied.
+            out.print(styled(f"    {line}", ""), soft_wrap=True)
 
 
-def _exceptions(uses: Sequence[ExceptionUse]) -> Iterator[str]:
+def _print_exceptions(out: Console, uses: Sequence[ExceptionUse]) -> None:
     noted = [use for use in uses if use.state is not ExceptionState.LIVE]
-    if not noted:
-        return
-    yield ""
-    yield click.style(f"Exceptions ({len(noted)} to look at)", bold=True)
-    for use in noted:
-        yield f"  {use.state}: {use.exception.name} of policy {use.exception.policy}: {said(use)}"
+    if noted:
+        say(out)
+        say(out, styled(f"Exceptions to look at ({len(noted)})", "bold"))
+        for line in _lines(noted):
+            say(out, line)
 
 
-def said(use: ExceptionUse) -> str:
-    """Return what there is to say of an exception."""
-    end = use.exception.expires.strftime("%Y-%m-%d %H:%M UTC")
-    owner = one_line(use.exception.owner)
-    match use.state:
-        case ExceptionState.ENDED:
-            return f"ended {end}, {owner}; it covered {use.covers}"
-        case ExceptionState.UNUSED:
-            return f"matches nothing; ends {end}, {owner}"
-        case _:
-            return f"ends {end}, {owner}; it covers {use.covers}"
+def _lines(uses: Sequence[ExceptionUse]) -> Iterator[str]:
+    yield from (
+        f"  {use.state}: {use.exception.name} of policy {use.exception.policy}: {exception_said(use)}" for use in uses
+    )

@@ -194,6 +194,10 @@ ReplicaSets are read one by one, where a pod's labels don't tell its owner.
 """
 
 
+LISTED: Final = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+"""What is listed, in the order of need: a Job tells its CronJob before the pods come."""
+
+
 class Key(NamedTuple):
     """A workload's place in the cluster."""
 

@@ -5,21 +5,19 @@ What may not be read is named, never silently missing.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from certs.kube import NotFoundError, RefusedError
 from webhook.facts.cluster import Cluster
-from webhook.facts.collect import FactError, decode
-from webhook.facts.files import Found, Problem
 from webhook.rules.objects import GROUPS
 from webhook.running.findings import Scope
 from webhook.running.fold import Fold
-from webhook.running.objects import WORKLOADS, Key, RunningNamespace, RunningPod, RunningService
+from webhook.running.objects import LISTED, WORKLOADS, Key, RunningNamespace, RunningPod, RunningService
 
 PAGE: Final = 500
 """Objects in a page: 500 pods are a few megabytes, and all that is held of them at a time."""
@@ -27,8 +25,6 @@ AT_A_TIME: Final = 16
 """Requests under way at once, where each is small."""
 MAX_REPLICA_SETS: Final = 1_000
 """ReplicaSets that are read one by one; pods of those beyond stay counted for the ReplicaSet."""
-LISTED: Final = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
-"""In the order of need: a Job tells its CronJob before the pods come."""
 KUBE_SYSTEM: Final = "kube-system"
 
 
@@ -36,11 +32,8 @@ class NothingReadable(Exception):  # noqa: N818  # an error's noun
     """None of what was asked for may be read."""
 
 
-class Progress(Protocol):
-    """Who is told how far it is: a bar on a terminal, or nobody."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """*done* objects of *total* (0: not known) of the kind *what* have been read."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told how far it is: what is read, how many of them have been, and of how many (0: not known)."""
 
 
 def nobody(what: str, done: int, total: int) -> None:
@@ -201,57 +194,3 @@ class ClusterReader:
 
         for start in range(0, len(wanted), AT_A_TIME):
             await asyncio.gather(*map(resolve, wanted[start : start + AT_A_TIME]))
-
-
-def read_files(found: Iterable[Found], fold: Fold, namespaces: Sequence[str] | None, problems: list[Problem]) -> None:
-    """Read objects of files into *fold*; mistakes are added to *problems*."""
-    objects = [each for each in found if each.api_version in _API_VERSIONS]
-    replica_sets = []
-    for kind in ("Namespace", *LISTED, "ReplicaSet", "Service", "Pod"):
-        for each in objects:
-            if each.kind != kind or not _within(each, namespaces):
-                continue
-            try:
-                taken = decode(_placed(each.value, kind), _TYPES[kind])
-            except FactError as error:
-                problems.append(each.problem(error.field, error.message))
-                continue
-            if kind == "ReplicaSet":
-                replica_sets.append(taken)
-            if kind == "Namespace":
-                fold.take_namespace(taken)
-            elif kind == "Service":
-                fold.take_service(taken)
-            elif kind == "Pod":
-                fold.take_pod(taken)
-            else:
-                fold.take_workload(kind, taken)
-    wanted = set(fold.unresolved())
-    for taken in replica_sets:
-        if (taken.metadata.namespace, "ReplicaSet", taken.metadata.name) in wanted:
-            fold.resolve(taken)
-
-
-_API_VERSIONS: Final = frozenset({"v1", "apps/v1", "batch/v1"})
-_TYPES: Final[Mapping[str, Any]] = {
-    **WORKLOADS,
-    "Namespace": RunningNamespace,
-    "Service": RunningService,
-    "Pod": RunningPod,
-}
-
-
-def _placed(value: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """What a manifest leaves out, kubectl would fill in."""
-    metadata = value.get("metadata")
-    if kind == "Namespace" or not isinstance(metadata, Mapping) or metadata.get("namespace"):
-        return value
-    return {**value, "metadata": {**metadata, "namespace": "default"}}
-
-
-def _within(found: Found, namespaces: Sequence[str] | None) -> bool:
-    if namespaces is None or found.kind == "Namespace":
-        return True
-    metadata = found.value.get("metadata")
-    named = metadata.get("namespace") if isinstance(metadata, Mapping) else None
-    return (named or "default") in namespaces

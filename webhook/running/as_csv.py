@@ -1,0 +1,74 @@
+"""A scan as CSV: one line for each row, always the same columns."""
+
+import csv
+import io
+from typing import Final
+
+from webhook.running.findings import Row, Scan
+from webhook.running.words import notes
+
+HEAD: Final = (
+    "fingerprint",
+    "namespace",
+    "kind",
+    "name",
+    "advice",
+    "reason",
+    "mode",
+    "now",
+    "after",
+    "pods",
+    "lost",
+    "owner",
+    "policy",
+    "since",
+    "change",
+    "exception",
+    "expires",
+    "fix",
+    "notes",
+)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""
+What makes a spreadsheet take a cell for a formula: an owner is what a tenant writes.
+
+https://owasp.org/www-community/attacks/CSV_Injection
+"""
+
+
+def as_csv(scan: Scan) -> str:
+    """Return the scan as CSV (RFC 4180)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(HEAD)
+    writer.writerows([_safe(cell) for cell in _cells(row)] for row in (*scan.rows, *scan.resolved))
+    return text.getvalue()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    waived = row.exception or row.ended
+    return (
+        row.fingerprint,
+        row.namespace,
+        row.kind,
+        row.name,
+        row.advice,
+        row.reason,
+        row.mode,
+        row.now.outcome if row.now is not None else "",
+        row.after.outcome,
+        str(row.pods.all),
+        str(row.pods.lost),
+        row.owner,
+        row.policy,
+        row.since.isoformat() if row.since is not None else "",
+        row.change or "",
+        waived.name if waived is not None else "",
+        waived.expires.isoformat() if waived is not None else "",
+        row.fix,
+        "; ".join(notes(row)),
+    )
+
+
+def _safe(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -1,0 +1,73 @@
+"""A scan as JUnit XML: a suite for each namespace, a case for each workload, a failure where the IP is lost."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from webhook.running.findings import Change, Row, Scan
+from webhook.running.grouping import GroupBy, grouped
+from webhook.running.words import notes
+
+_NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 can't hold, not even escaped: https://www.w3.org/TR/xml/#charsets."""
+
+
+def as_junit(scan: Scan, *, new_only: bool = False) -> str:
+    """
+    Return the scan as JUnit XML.
+
+    Args:
+        scan: What was found.
+        new_only: Only what the baseline has not is a failure.
+
+    """
+    root = ET.Element("testsuites", {"name": "client-ip scan"})
+    failures = 0
+    for group in grouped(scan.rows, GroupBy.NAMESPACE):
+        failed = [row for row in group.rows if _fails(row, new_only=new_only)]
+        failures += len(failed)
+        suite = _element(
+            root,
+            "testsuite",
+            name=group.title,
+            tests=str(len(group.rows)),
+            failures=str(len(failed)),
+            errors="0",
+            skipped="0",
+            timestamp=scan.time.strftime("%Y-%m-%dT%H:%M:%S"),
+        )
+        for row in group.rows:
+            _case(suite, row, failed=row in failed)
+    for what, why in scan.scope.unreadable.items():
+        suite = _element(root, "testsuite", name=what, tests="1", failures="0", errors="1", skipped="0")
+        case = _element(suite, "testcase", classname=what, name="readable")
+        _element(case, "error", type="unreadable", message=why)
+    root.set("tests", str(len(scan.rows) + len(scan.scope.unreadable)))
+    root.set("failures", str(failures))
+    root.set("errors", str(len(scan.scope.unreadable)))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _fails(row: Row, *, new_only: bool) -> bool:
+    return row.is_lost and (not new_only or row.change is Change.NEW)
+
+
+def _case(suite: ET.Element, row: Row, *, failed: bool) -> None:
+    case = _element(suite, "testcase", classname=row.namespace, name=f"{row.called} [{row.fingerprint}]")
+    said: Sequence[str] = list(notes(row))
+    if failed:
+        failure = _element(case, "failure", type=row.reason.value, message=row.fix)
+        failure.text = _xml("\n".join([f"{row.advice}: {row.reason}", *said, f"owner: {row.owner or 'none'}"]))
+    elif said:
+        _element(case, "system-out").text = _xml("\n".join(said))
+
+
+def _element(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
+    cleaned: Mapping[str, str] = {key: _xml(value) for key, value in attributes.items()}
+    return ET.SubElement(parent, tag, dict(cleaned))
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
