@@ -10,7 +10,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --onl
 FAST := tests/locks tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test bench gate manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test browser-test bench gate manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -57,6 +57,10 @@ chaos: install-dev ## faults under load on a real API server: rotations, restart
 image-test: install-dev ## the image built without Docker, and run as the chart runs it (root, buildah, debootstrap)
 	$(BIN)/pytest -q -s $(PYTEST) tests/image
 
+browser-test: install-dev ## the HTML report in Chromium: filter, sort, accessibility, attacks (needs chromium)
+	$(BIN)/python $(PIP_INSTALL) -r requirements/browser.txt
+	$(BIN)/pytest -q $(PYTEST) tests/browser
+
 manifests: install-dev ## deploy/install.yaml, from the chart
 	$(BIN)/python -m tests.deploy.manifests
 
@@ -78,7 +82,7 @@ fmt: install-dev ## format and fix what can be fixed
 
 # A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
-LOCKS := run build dev bench go envoy oldest-pip uv
+LOCKS := run build dev bench browser go envoy oldest-pip uv
 UPGRADE ?= --upgrade
 lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
 	cd requirements && for name in $(LOCKS); do \

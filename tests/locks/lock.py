@@ -22,6 +22,7 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("build", "run"),
     "dev": ("build", "run", "dev"),
     "bench": ("bench",),
+    "browser": ("build", "run", "dev", "browser"),
     "go": ("go",),
     "envoy": ("envoy",),
     "oldest-pip": ("oldest-pip",),
