@@ -40,6 +40,11 @@ class Opened:
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def dismiss(self, dialog: Any) -> None:
+        """Note a dialog, and go on."""
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
 
 class Reader:
     """Opens reports as readers do: from a file."""
@@ -60,7 +65,7 @@ class Reader:
         page.on("request", lambda request: opened.requests.append(request.url))
         page.on("console", lambda message: opened.errors.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: opened.errors.append(f"page: {error}"))
-        page.on("dialog", lambda dialog: (opened.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", opened.dismiss)
         page.goto(path.as_uri())
         return opened
 
