@@ -32,7 +32,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@dataclass(slots=True)
+@dataclass
 class Opened:
     """A page, and what it did beside being shown."""
 
