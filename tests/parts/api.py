@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -374,24 +374,34 @@ class _Connection(http.client.HTTPSConnection):
 
 
 def connect(address: tuple[str, int], *, netns: str | None, timeout_seconds: float | None) -> socket.socket:
+    """Connect to *address*, inside the network namespace called *netns* if one is given."""
+    return _made_in(netns, lambda: socket.create_connection(address, timeout_seconds))
+
+
+def listen(address: tuple[str, int], *, netns: str | None = None) -> socket.socket:
+    """Listen on *address*, inside the network namespace called *netns* if one is given."""
+    return _made_in(netns, lambda: socket.create_server(address))
+
+
+def _made_in(netns: str | None, make: Callable[[], socket.socket]) -> socket.socket:
     """
-    Connect to *address*, inside the network namespace called *netns* if one is given.
+    Return the socket that *make* makes, inside the network namespace called *netns* if one is given.
 
     A socket stays in the namespace that it was made in, and a namespace belongs to a thread: so a thread of its own
-    goes there, connects, and ends.
+    goes there, makes it, and ends.
     """
     if netns is None:
-        return socket.create_connection(address, timeout_seconds)
+        return make()
     made: list[socket.socket | Exception] = []
 
-    def enter_and_connect() -> None:
+    def enter_and_make() -> None:
         try:
             _enter(netns)
-            made.append(socket.create_connection(address, timeout_seconds))
+            made.append(make())
         except OSError as error:
             made.append(error)
 
-    thread = threading.Thread(target=enter_and_connect)
+    thread = threading.Thread(target=enter_and_make)
     thread.start()
     thread.join()
     (result,) = made

@@ -21,7 +21,7 @@ from tests.proof.istiod import Istiod
 from tests.proof.kubeproxy import KubeProxy
 from tests.proof.namespaces import clean
 from tests.proof.network import CONTROL_PLANE, ISTIOD, ISTIOD_CANARY, OUTSIDE, WEBHOOK, Network
-from tests.proof.node_agent import NodeAgent, RunningPod
+from tests.proof.node_agent import KUBELET_PORT, NodeAgent, RunningPod
 from tests.proof.preflight import python_for_everyone
 from tests.proof.webhook import Webhook
 
@@ -79,7 +79,11 @@ class Lab:
                 scheduler=True,
                 controllers=CONTROLLERS,
                 aggregator_routing=True,
-                flags=[f"--service-cluster-ip-range={SERVICE_CIDRS}"],
+                flags=[
+                    f"--service-cluster-ip-range={SERVICE_CIDRS}",
+                    # Nobody here resolves the nodes' names.
+                    "--kubelet-preferred-address-types=InternalIP",
+                ],
             ),
         )
         self.api = self.plane.client()
@@ -134,7 +138,8 @@ class Lab:
         self.plane.add_node(name, labels=labels, taints=taints, os_image=os_image, kernel_version=kernel_version)
         addresses = [{"type": "InternalIP", "address": each} for each in (node.address, node.address6)]
         addresses.append({"type": "Hostname", "address": name})
-        self.api.patch_status("v1", "Node", name, {"addresses": addresses})
+        endpoint = {"kubeletEndpoint": {"Port": KUBELET_PORT}}
+        self.api.patch_status("v1", "Node", name, {"addresses": addresses, "daemonEndpoints": endpoint})
 
     def remove_node(self, name: str) -> None:
         """End the pods of a node and delete its object."""

@@ -6,6 +6,7 @@ capabilities; where the sidecar listens for its probe; which mode istio-cni is t
 injector was made to write, rightly or wrongly, is what the traffic shows.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from tests.parts import istio
 from tests.parts.api import Api
+from tests.parts.kubelet import KubeletLogs
 from tests.parts.process import Process, wait_until
 from tests.proof import app
 from tests.proof.ask import Unanswered, http_get
@@ -26,6 +28,7 @@ from tests.proof.network import Node
 
 MODE: Final = "sidecar.istio.io/interceptionMode"
 READY_SECONDS: Final = 60.0
+KUBELET_PORT: Final = 10250
 PREFLIGHT_FLAGS: Final = ("--run-validation", "--skip-rule-apply")
 """What makes istio-iptables only check: without them its arguments are those of the rules."""
 NEVER: Final = frozenset({"--network-namespace", "--cni-mode", "--cleanup-only"})
@@ -100,6 +103,13 @@ class NodeAgent:
         for program in (istio.programs()["pilot-agent"], istio.envoy(), Path(app.__file__)):
             _link(program, self._bin / program.name)
         self._app = [python, "-E", str(self._bin / "app.py")]
+        self._closing = contextlib.ExitStack()
+        self._kubelets = {
+            name: self._closing.enter_context(
+                KubeletLogs(folder / "kubelet" / name, node.address, KUBELET_PORT, netns=node.namespace.name)
+            )
+            for name, node in nodes.items()
+        }
 
     def run(self, namespace: str, name: str) -> RunningPod:
         """
@@ -140,6 +150,8 @@ class NodeAgent:
                 self._run_to_end(running, container)
         for container in pod["spec"]["containers"]:
             processes[container["name"]] = self._start(running, container)
+        for container_name, process in processes.items():
+            self._kubelets[node.name].serve(namespace, name, container_name, process.log)
         conditions = ("Ready", "ContainersReady", "PodScheduled", "Initialized")
         ready = {"conditions": [{"type": each, "status": "True"} for each in conditions]}
         self._api.patch_status("v1", "Pod", name, ready, namespace=namespace)
@@ -157,6 +169,7 @@ class NodeAgent:
         for pod in self._pods.values():
             self._end(pod)
         self._pods.clear()
+        self._closing.close()
 
     @staticmethod
     def _end(pod: RunningPod) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.parts.process import wait_until
 from tests.proof.ask import http_get, tcp_ask
@@ -29,6 +29,16 @@ class Verified:
     status: int
     told: dict[str, Any]
 
+    @classmethod
+    def of_run(cls, lab: Lab, *arguments: str) -> Self:
+        """Run the command where the API server can be reached."""
+        place = ("ip", "netns", "exec", lab.network.control.name)
+        command = [*place, sys.executable, "-m", "webhook.cli", "verify", "-o", "json", *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if not done.stdout:
+            raise AssertionError(f"client-ip verify {' '.join(arguments)}: {done.stderr}")
+        return cls(status=done.returncode, told=json.loads(done.stdout))
+
     def of(self, path: str) -> dict[str, Any]:
         """Return what it said of the request to *path*."""
         requests: list[dict[str, Any]] = self.told["requests"]
@@ -42,7 +52,8 @@ class Verified:
 
 def test_verify_reads_json(lab: Lab, report: Report, callers: Callers, before: App, after: App, tmp_path: Path) -> None:
     """8a. The applications of parts 1 and 2, whose mesh logs in JSON."""
-    text = """`client-ip verify` reads the pods of parts 1 and 2 and the JSON access logs of their sidecars.
+    text = """`client-ip verify pod/NAME` reads the pods of parts 1 and 2 and the JSON access logs of their sidecars
+    through the API server, which asks the nodes' kubelets.
     `upstream_local_address` decides; `downstream_remote_address` follows a forged X-Forwarded-For and proves
     nothing."""
     with report.chapter("8a. client-ip verify, access logs in JSON", text) as check:
@@ -80,7 +91,7 @@ def test_verify_proves_nothing_by_a_gateway(report: Report, ingress: RunningPod,
 def judge(check: Check, names: Names, lab: Lab, callers: Callers, app: App, folder: Path) -> None:
     """Ask an application in each way, let `client-ip verify` judge its log, and add the rows."""
     pod, preserved = app.pod, app.pod.mode == "TPROXY"
-    seen = verified(lab, callers, app, folder)
+    seen, of_file = verified(lab, callers, app, folder)
     whose = f"{pod.namespace}/{pod.name}"
     verdict = "preserved" if preserved else "lost"
     for traffic, found, client in (
@@ -102,10 +113,13 @@ def judge(check: Check, names: Names, lab: Lab, callers: Callers, app: App, fold
     check(what, pod.mode, "other verdicts", expected="none", seen=", ".join(sorted(others)) or "none")
     check(what, pod.mode, "the pod's mode", expected=pod.mode, seen=seen.told["pods"][0]["mode"])
     check(what, pod.mode, "exit status", expected=0 if preserved else 1, seen=seen.status)
+    same = (seen.status, seen.told["counts"], seen.told["pods"])
+    alone = (of_file.status, of_file.told["counts"], of_file.told["pods"])
+    check(what, pod.mode, "its file says what the API server's answer does", expected=True, seen=alone == same)
 
 
-def verified(lab: Lab, callers: Callers, app: App, folder: Path) -> Verified:
-    """Ask, wait for the log, and run the command over it."""
+def verified(lab: Lab, callers: Callers, app: App, folder: Path) -> tuple[Verified, Verified]:
+    """Ask, wait for the log, and run the command over it: through the API server, and over its file."""
     pod, plain, sidecar = app.pod, callers.plain.netns.name, callers.sidecar.netns.name
     asks: tuple[Callable[[], object], ...] = (
         lambda: http_get(plain, pod.address, HTTP_PORT, "/verify-plain"),
@@ -125,6 +139,5 @@ def verified(lab: Lab, callers: Callers, app: App, folder: Path) -> Verified:
     wait_until(written, what=f"the access log of {pod.namespace}/{pod.name} to tell of all", seconds=LOG_SECONDS)
     stored = folder / f"{pod.namespace}.json"
     stored.write_text(json.dumps(lab.api.get("v1", "Pod", pod.name, namespace=pod.namespace)))
-    command = [sys.executable, "-m", "webhook.cli", "verify", "-o", "json", "--pod", str(stored), str(log)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return Verified(status=done.returncode, told=json.loads(done.stdout))
+    cluster = ("--kubeconfig", str(lab.plane.kubeconfig), "-n", pod.namespace, f"pod/{pod.name}")
+    return Verified.of_run(lab, *cluster), Verified.of_run(lab, "--pod", str(stored), str(log))

@@ -69,6 +69,8 @@ async def _pods(cluster: Cluster, asked: Asked) -> list[dict[str, Any]]:
     for name in asked.names:
         written, _, called = name.partition("/")
         kind = kind_of(written) or ""  # the caller has looked
+        if "/" in called:
+            raise click.UsageError(f"{name}: KIND/NAME has one slash")
         try:
             pods = await pods_of(cluster, kind, namespace, called)
         except NotFoundError as error:

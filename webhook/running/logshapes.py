@@ -246,6 +246,10 @@ _PREFIX: Final = re.compile(
     rf"|{_NAME}/{_NAME}\[{_NAME}\]:[ ]"  # kail
     rf"|(?P<stern>(?:{_NAME}[ ]{{1,4}}){{1,4}}?)(?=[\[{{]|\d{{4}}-\d\d-\d\dT|\d\d-\d\d[ ]\d\d:)",  # stern
 )
+_KUBECTL: Final = re.compile(
+    r"(?:\[pod/(?P<pod>[^/\] ]{1,253}+)/(?P<container>[^/\] ]{1,253}+)\] )?(?:\d[^ \t]{17,40}+ )?(?=\[2|\{)"
+)
+"""What kubectl puts before most lines, in one step; what is between must be an entry all the same."""
 _OWN_LINES: Final = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]{8,20}(?:Z|[+-]\d\d:\d\d)\t"  # pilot-agent's, and Envoy's through it
     r"|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d "  # of Go's own logger
@@ -475,11 +479,20 @@ class Reader:
             if not text:
                 continue
             if not self._open and not self._parts:
-                # What most lines are, with nothing before them.
-                entry = _from_json(text) if text[0] == "{" else _from_text(text)
+                # What most lines are, with nothing before them but kubectl's prefixes.
+                pod, entry = "", None
+                if text[0] == "{":
+                    entry = _from_json(text)
+                elif text[:2] == "[2":
+                    entry = _from_text(text)
+                else:
+                    found = _KUBECTL.match(text)
+                    if found is not None:
+                        pod = found["pod"] or ""
+                        entry = parse(text[found.end() :])
                 if entry is not None:
                     self.entries += 1
-                    yield Read(line=self.lines, pod="", entry=entry)
+                    yield Read(line=self.lines, pod=pod, entry=entry)
                     continue
             if "\x1b" in text:
                 text = _COLOURS.sub("", text)
