@@ -1,8 +1,8 @@
 """
 Stands for Istio's sidecar injector in front of a real API server: a webhook over TLS that adds `istio-proxy`.
 
-Only what our decisions look at is like Istio's: the webhooks' selectors, the mode rendered into the proxy's
-environment at injection, and the status annotation. The real injector is asked in the proof suite.
+Only what our decisions look at is like Istio's: the webhooks' selectors, the mode rendered into istio-init and the
+proxy's environment at injection, and the status annotation. The real injector is asked in the proof suite.
 """
 
 import base64
@@ -60,8 +60,14 @@ def _inject(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
         "image": "docker.io/istio/proxyv2:1.31.0",
         "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": mode}],
     }
+    rules = {
+        "name": "istio-init",
+        "image": "docker.io/istio/proxyv2:1.31.0",
+        "args": ["istio-iptables", "-p", "15001", "-z", "15006", "-u", "1337", "-m", mode, "-b", "*"],
+    }
     return [
         {"op": "add", "path": "/metadata/annotations", "value": annotations},
+        {"op": "add", "path": "/spec/initContainers", "value": [*(pod["spec"].get("initContainers") or ()), rules]},
         {"op": "add", "path": "/spec/containers/-", "value": proxy},
     ]
 

@@ -74,6 +74,8 @@ def test_explain_sets_the_template_beside_what_runs(control_plane: ControlPlane,
     old["spec"]["containers"].append(
         {"name": "istio-proxy", "image": "p", "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": "REDIRECT"}]}
     )
+    rules = {"name": "istio-init", "image": "p", "args": ["istio-iptables", "-m", "REDIRECT", "-b", "*"]}
+    old["spec"]["initContainers"] = [rules]
     facts.create(old, namespace=shop)
     options = ("--kubeconfig", str(control_plane.kubeconfig), "-n", shop)
     for name in ("deployment/web", "deploy/web", "pod/web-1", "po/web-1"):

@@ -353,6 +353,12 @@ def test_what_rbac_hides_is_said_and_the_rest_is_known(
     client.delete("v1", "Node", "seen-1")
 
 
+def _mode_of_mesh(source: ClusterSource, configuration: str) -> str:
+    """Return the mode that the mesh of an injector asks for."""
+    (injector,) = [each for each in source.snapshot.mesh.injectors if each.configuration == configuration]
+    return injector.default.mode if injector.default is not None else "REDIRECT"
+
+
 def test_injectors_that_come_and_go_take_their_config_maps_with_them(control_plane: ControlPlane) -> None:
     client = control_plane.client()
     namespace = f"mesh-{secrets.token_hex(3)}"
@@ -385,9 +391,9 @@ def test_injectors_that_come_and_go_take_their_config_maps_with_them(control_pla
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio-canary"}, "data": settings},
             namespace=namespace,
         )
-        wait_for(lambda: source.snapshot.mesh.default_mode("canary") == "TPROXY", source.ages)
+        wait_for(lambda: _mode_of_mesh(source, name) == "TPROXY", source.ages)
         client.patch("v1", "ConfigMap", "istio-canary", {"data": {"mesh": "{}"}}, namespace=namespace)
-        wait_for(lambda: source.snapshot.mesh.default_mode("canary") == "REDIRECT", source.ages)
+        wait_for(lambda: _mode_of_mesh(source, name) == "REDIRECT", source.ages)
         assert f"configmap {namespace}/istio-canary" in source.ages()
         client.delete("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", name)
         wait_for(lambda: not source.snapshot.mesh.injectors, source.ages)

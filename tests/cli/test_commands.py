@@ -57,7 +57,7 @@ def test_demo_shows_what_happens_and_stops_by_itself() -> None:
     started = time.monotonic()
     printed = run("demo").stdout
     assert time.monotonic() - started < 30
-    for reason in ("tproxy", "incompatible-nodes", "local", "eni-backend", "pod-security", "already-injected"):
+    for reason in ("tproxy", "incompatible-nodes", "local", "eni-backend", "pod-security", "mode-already-set"):
         assert reason in printed, reason
     assert "+  annotations:" in printed or "+    sidecar.istio.io/interceptionMode: TPROXY" in printed
 

@@ -89,7 +89,7 @@ def test_no_annotation_after_injection(lab: Lab, report: Report, callers: Caller
         annotations = stored["metadata"]["annotations"]
         made = lab.create_pod("injected-before", "app", annotations=annotations, spec=spec)
         decision = lab.decision("injected-before", "app")
-        check("creating it", "REDIRECT", "our decision", expected="already-injected", seen=decision["reason"])
+        check("creating it", "REDIRECT", "our decision", expected="mode-already-set", seen=decision["reason"])
         check(
             "creating it", "REDIRECT", "its annotation", expected="REDIRECT", seen=made["metadata"]["annotations"][MODE]
         )

@@ -34,6 +34,7 @@ NAMESPACES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "edge": {PRESERVE: "enabled"},
     "ambient": {PRESERVE: "enabled", "istio.io/dataplane-mode": "ambient"},
+    "behind": {PRESERVE: "enabled", "istio.io/dataplane-mode": "ambient", "istio.io/use-waypoint": "waypoint"},
     "out": {PRESERVE: "disabled", "istio-injection": "enabled"},
     "typo": {PRESERVE: "Enabled", "istio-injection": "enabled"},
     "plain": {"istio-injection": "enabled"},
@@ -85,6 +86,8 @@ CANARY: Final[Document] = {
         ),
     ],
 }
+EARLY: Final[Document] = {**INJECTOR, "metadata": {"name": "asm-injector", "labels": {"app": "sidecar-injector"}}}
+"""Comes before us."""
 NEVER: Final[Document] = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
@@ -200,6 +203,7 @@ snapshots = st.builds(
             *((INJECTOR,), (INJECTOR, CANARY)) * 2,
             (INJECTOR, CANARY, NEVER),
             (INJECTOR, TPROXY_MESH, TERWAY),
+            (EARLY,),
             (),
         ),
     ),
@@ -344,7 +348,7 @@ def patch_of(snapshot: Snapshot, reviewed: Reviewed) -> list[Document]:
     return patch
 
 
-namespaces = st.sampled_from((*("shop",) * 10, *NAMESPACES, "unknown"))
+namespaces = st.sampled_from((*("shop",) * 10, *NAMESPACES, "behind", "unknown"))
 pods = st.builds(
     lambda namespace, operation, described, spec: Reviewed(
         "Pod",

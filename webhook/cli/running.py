@@ -18,8 +18,8 @@ from webhook.facts.cluster import Cluster
 from webhook.facts.collect import Collector, decode
 from webhook.rules import wellknown
 from webhook.rules.decide import pod_of
+from webhook.rules.interception import as_it_runs
 from webhook.rules.objects import GROUPS, Pod, Reviewed, Service
-from webhook.rules.sidecar import injected_mode, own_mode
 from webhook.rules.snapshot import Request
 
 MAX_OWNERS: Final = 4
@@ -127,15 +127,17 @@ async def _pods(cluster: Cluster, document: Mapping[str, Any], namespace: str) -
 def _as_is(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a running pod got when it was made."""
     pod: Pod = decode({**document, "kind": "Pod"}, Reviewed)
-    injected = injected_mode(pod)
+    found = as_it_runs(pod)
     method = (pod.metadata.labels or {}).get(wellknown.METHOD, "")
-    if injected is None:
+    if found is None:
         fact, mode = "it has no sidecar: its peers are its callers", ""
+    elif not found.captured:
+        fact, mode = f"{found.fact}: its peers are its callers", found.mode
+    elif found.preserved or found.agreed:
+        sees = "it sees its callers" if found.preserved else "it sees 127.0.0.6"
+        fact, mode = f"its proxy runs in {found.mode} mode: {sees}", found.mode
     else:
-        own = own_mode(pod.metadata.annotations or {})
-        mode = injected[0] or (own[0] if own is not None else "REDIRECT")
-        sees = "it sees its callers" if mode == "TPROXY" else "it sees 127.0.0.6"
-        fact = f"its proxy runs in {mode} mode: {sees}"
+        fact, mode = f"{found.fact}: what it sees can't be told", found.mode
     return {
         "name": pod.metadata.name,
         "node": pod.spec.node_name,

@@ -16,8 +16,9 @@ from webhook.cli.verified import JSONPrinter, Judged, PodMode, Tally, TextPrinte
 from webhook.facts.collect import FactError, decode
 from webhook.facts.files import Problem, read
 from webhook.rules import wellknown
+from webhook.rules.interception import as_it_runs
 from webhook.rules.objects import Pod
-from webhook.rules.sidecar import injected_mode, own_mode
+from webhook.rules.sidecar import own_choice
 from webhook.running.accesslog import NO_OWN, IPAddress, ip_address, judge
 from webhook.running.logshapes import Lines, Read, Reader
 
@@ -247,14 +248,16 @@ def injected(document: dict[str, Any]) -> PodMode:
     """
     pod: Pod = decode({**document, "kind": "Pod"}, Pod)
     name = "/".join(part for part in (pod.metadata.namespace, pod.metadata.name) if part)
-    told = injected_mode(pod)
-    asked = own_mode(pod.metadata.annotations or {})
+    told = as_it_runs(pod)
     if told is None:
         return PodMode(pod=name, mode=None, fact=f"no {wellknown.PROXY_CONTAINER} was injected")
-    mode, fact = told
-    lies = asked is not None and mode is not None and asked[0] != mode
-    contradiction = f"{asked[1]} came after the injection: it lies" if lies and asked is not None else None
-    return PodMode(pod=name, mode=mode, fact=fact, contradiction=contradiction)
+    asked = own_choice(pod.metadata.annotations or {})
+    contradiction = None
+    if asked is not None and told.mode and asked.mode not in {"", told.mode}:
+        contradiction = f"{asked.fact} came after the injection: it lies"
+    elif not told.agreed:
+        contradiction = f"{told.fact}: what it says of its mode does not agree"
+    return PodMode(pod=name, mode=told.mode or None, fact=told.fact, contradiction=contradiction)
 
 
 def own_addresses(document: dict[str, Any]) -> frozenset[IPAddress]:

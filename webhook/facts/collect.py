@@ -18,13 +18,15 @@ from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Names
 from webhook.rules.policy import Policies, Policy, policies
 from webhook.rules.policy_document import PolicyInvalid, read_policy
 from webhook.rules.sidecar import (
+    Choice,
     InjectorConfig,
     InjectorWebhook,
-    Mesh,
     injector_config,
     injector_webhooks,
     is_injector,
-    mesh_default_mode,
+    is_ours,
+    mesh_default,
+    mesh_of,
 )
 from webhook.rules.snapshot import Network, Snapshot
 
@@ -95,8 +97,11 @@ class Collector:
     stored_policies: dict[str, Policy] = field(default_factory=dict)
     policy_errors: dict[str, PolicyInvalid] = field(default_factory=dict)
     injectors: dict[str, tuple[InjectorWebhook, ...]] = field(default_factory=dict)
+    own_configurations: set[str] = field(default_factory=set)
+    """The webhook configurations that call us."""
     injector_configs: dict[tuple[str, str], InjectorConfig] = field(default_factory=dict)
-    default_modes: dict[str, str] = field(default_factory=dict)
+    mesh_defaults: dict[tuple[str, str], Choice] = field(default_factory=dict)
+    """By namespace and ConfigMap name, as the injectors' are."""
     terway: str = ""
     _builder: NodeIndexBuilder | None = None
     _nodes: NodeIndex | None = None
@@ -221,15 +226,24 @@ class Collector:
     # --- The mesh
 
     def put_configuration(self, configuration: MutatingWebhookConfiguration) -> None:
-        """Take a webhook configuration in; only sidecar injectors count."""
+        """Take a webhook configuration in; only sidecar injectors count, and our own."""
+        if is_ours(configuration):
+            self.own_configurations.add(configuration.metadata.name)
+        else:
+            self.own_configurations.discard(configuration.metadata.name)
         if is_injector(configuration):
             self.injectors[configuration.metadata.name] = injector_webhooks(configuration)
         else:
             self.injectors.pop(configuration.metadata.name, None)
 
+    def configurations(self) -> set[str]:
+        """Return the names of the webhook configurations that count."""
+        return {*self.injectors, *self.own_configurations}
+
     def remove_configuration(self, name: str) -> None:
         """Forget a webhook configuration."""
         self.injectors.pop(name, None)
+        self.own_configurations.discard(name)
 
     def put_config_map(self, config_map: ConfigMap) -> None:
         """Take a ConfigMap in: an injector's, the mesh's or Terway's; others are no facts."""
@@ -238,7 +252,7 @@ class Collector:
             if _is_named(metadata.name, wellknown.INJECTOR_CONFIGMAP):
                 self.injector_configs[metadata.namespace, metadata.name] = injector_config(config_map)
             elif _is_named(metadata.name, wellknown.MESH_CONFIGMAP) and "mesh" in (config_map.data or {}):
-                self.default_modes[metadata.name] = mesh_default_mode(config_map)
+                self.mesh_defaults[metadata.namespace, metadata.name] = mesh_default(config_map)
             elif (metadata.namespace, metadata.name) == (KUBE_SYSTEM, TERWAY_CONFIG_MAP):
                 self.terway = self.terway or f"ConfigMap {KUBE_SYSTEM}/{TERWAY_CONFIG_MAP}"
         except (ValueError, TypeError) as error:
@@ -247,7 +261,7 @@ class Collector:
     def remove_config_map(self, namespace: str, name: str) -> None:
         """Forget a ConfigMap."""
         self.injector_configs.pop((namespace, name), None)
-        self.default_modes.pop(name, None)
+        self.mesh_defaults.pop((namespace, name), None)
 
     def put_daemon_set(self, daemon_set: Namespace) -> None:
         """Take a DaemonSet in: only Terway's own counts."""
@@ -271,11 +285,7 @@ class Collector:
             nodes=self._nodes,
             nodes_synced=self.nodes_synced,
             namespaces=self.namespaces,
-            mesh=Mesh(
-                injectors=_in_order(self.injectors),
-                configs=dict(self.injector_configs),
-                default_modes=dict(self.default_modes),
-            ),
+            mesh=mesh_of(_in_order(self.injectors), self.injector_configs, self.mesh_defaults, self.own_configurations),
             network=Network(terway=self.terway),
             own_namespace=self.own_namespace,
         )

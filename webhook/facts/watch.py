@@ -139,7 +139,7 @@ class ClusterSource:
             Followed(
                 "injectors",
                 "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-                self._listing(lambda: set(collector.injectors), self._put_injector, self._remove_injector),
+                self._listing(collector.configurations, self._put_injector, self._remove_injector),
                 self._put_injector,
                 lambda meta: self._remove_injector(meta.name),
             ),
@@ -390,9 +390,10 @@ class ClusterSource:
 
     def _follow_config_maps(self) -> None:
         wanted = {
-            (webhook.namespace, revisioned(base, webhook.revision))
+            (namespace, revisioned(base, webhook.revision))
             for webhooks in self._collector.injectors.values()
             for webhook in webhooks
+            for namespace in webhook.namespaces
             for base in (wellknown.INJECTOR_CONFIGMAP, wellknown.MESH_CONFIGMAP)
         }
         kinds = {f"configmap {namespace}/{name}": (namespace, name) for namespace, name in sorted(wanted)}

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NO_POLICY = "no-policy"
     POLICY_INVALID = "policy-invalid"
     TOO_LARGE = "too-large"
+    WAYPOINT = "waypoint"
     EXCEPTED = "excepted"
     NOT_OPTED_IN = "not-opted-in"
     OPTED_OUT = "opted-out"
@@ -74,6 +75,7 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.NO_POLICY,
             Reason.POLICY_INVALID,
             Reason.TOO_LARGE,
+            Reason.WAYPOINT,
         ),
         Outcome.LOST,
     ),
@@ -91,7 +93,10 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
         Outcome.NOT_ASKED,
     ),
 }
-"""Each Reason's outcome; the two that depend on the mode in effect are preserved where that is TPROXY."""
+"""
+Each Reason's outcome; the two that depend on the mode in effect are preserved where that is TPROXY, or where nothing
+captures inbound traffic.
+"""
 
 ADVICE: Final[dict[Reason, str]] = {
     Reason.TPROXY: "the application sees its caller's IP",
@@ -101,7 +106,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.ENI_BACKEND: "nothing to do: the load balancer talks to the pods directly",
     Reason.X_FORWARDED_FOR: "the application must read X-Forwarded-For (the last entry is the gateway, behind one)",
     Reason.ALREADY_INJECTED: "the mode is fixed at injection: let our webhook come before Istio's",
-    Reason.MODE_ALREADY_SET: "the object's own choice stands; remove it to let the policy decide",
+    Reason.MODE_ALREADY_SET: "the choice of the object or its mesh stands; remove it to let the policy decide",
     Reason.POD_SECURITY: "TPROXY needs NET_ADMIN and root: allow privileged or set fallback XForwardedFor",
     Reason.INCOMPATIBLE_NODES: "pin the pod to nodes that support TPROXY or set fallback XForwardedFor",
     Reason.MIXED_NODES: "leave those nodes out by nodeSelector or affinity, or set fallback XForwardedFor",
@@ -111,6 +116,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.NO_POLICY: "no ClientIPPolicy matches; extend one, or delete the object that replaces the built-in default",
     Reason.POLICY_INVALID: "fix the ClientIPPolicy: kubectl get clientippolicies shows its condition Accepted",
     Reason.TOO_LARGE: "objects beyond a stated limit are left alone (docs/security.md); make it smaller",
+    Reason.WAYPOINT: "the application sees the waypoint; label the Service or its namespace istio.io/use-waypoint=none",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",
     Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
     Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",
@@ -138,7 +144,7 @@ class Answer(msgspec.Struct, frozen=True):
     cause: str
     patch: Patch = NOTHING
     preserved: bool = False
-    """The mode in effect is TPROXY all the same (`already-injected`, `mode-already-set`)."""
+    """The mode in effect is TPROXY, or nothing is captured (`already-injected`, `mode-already-set`)."""
     warnings: tuple[str, ...] = ()
     """More to say, whatever the outcome."""
 

@@ -107,17 +107,20 @@ def _labels_excess(field: str, labels: Mapping[str, str] | None) -> str:
 
 
 def _environment_excess(spec: PodSpec) -> str:
-    length = sum(len(memoryview(env)) for env in _proxy_environments(spec))
+    length = sum(len(memoryview(each)) for each in _read_of_proxies(spec))
     if length <= limits.PROXY_ENV_LIMIT:
         return ""
-    return _too_many(f"env of {wellknown.PROXY_CONTAINER}", length, "bytes", limits.PROXY_ENV_LIMIT)
+    return _too_many(f"env and args of {wellknown.PROXY_CONTAINER}", length, "bytes", limits.PROXY_ENV_LIMIT)
 
 
-def _proxy_environments(spec: PodSpec) -> Iterable[bytes]:
+def _read_of_proxies(spec: PodSpec) -> Iterable[bytes]:
+    """Yield what is decoded of Istio's own containers."""
     for containers in (spec.init_containers, spec.containers):
         for container in containers or ():
-            if container.name == wellknown.PROXY_CONTAINER:
+            if container.name in wellknown.ISTIO_CONTAINERS:
                 yield container.env
+                yield container.args
+                yield container.security_context
 
 
 def _too_many(field: str, number: int, unit: str, limit: int) -> str:

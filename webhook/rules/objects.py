@@ -36,10 +36,12 @@ class EnvVar(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A container's name, and its environment left undecoded: only that of `istio-proxy` is ever read."""
+    """A container's name; the rest is left undecoded, since only that of Istio's own containers is ever read."""
 
     name: str = ""
     env: msgspec.Raw = msgspec.Raw(b"null")
+    args: msgspec.Raw = msgspec.Raw(b"null")
+    security_context: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="securityContext")
 
 
 class NodeSelector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

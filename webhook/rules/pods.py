@@ -7,6 +7,7 @@ from typing import Final
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
 from webhook.rules.excess import WITHIN_LIMITS, annotations_are_full, pod_excess
+from webhook.rules.interception import INGRESS_IN_NONE, NONE, TPROXY, USUAL, as_it_runs, as_it_stands, as_it_will_be
 from webhook.rules.limits import ANNOTATIONS_TOTAL
 from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
@@ -23,10 +24,9 @@ from webhook.rules.questions import (
     fact_policy,
 )
 from webhook.rules.selectors import Toleration
-from webhook.rules.sidecar import MODES, injected_mode, own_mode, will_inject
+from webhook.rules.sidecar import MODES, Injection, will_inject
 from webhook.rules.snapshot import Snapshot
 
-TPROXY: Final = "TPROXY"
 METHOD_TPROXY: Final = "tproxy"
 METHOD_HEADER: Final = "x-forwarded-for"
 _ALL_SUPPORT: Final = "all feasible nodes support TPROXY"
@@ -34,10 +34,13 @@ _NONE_YET: Final = "no node is feasible yet; all those that its tolerations allo
 _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
 
 
+_NOT_ASKED: Final = Injection(expected=False, cause="")
+
+
 class PodCase(Case):
     """A Pod that is being decided."""
 
-    __slots__ = ("annotations", "nodes_fact", "pod", "size", "warnings")
+    __slots__ = ("annotations", "injection", "interception", "nodes_fact", "pod", "size", "warnings")
 
     def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime, size: int = 0) -> None:
         super().__init__(pod.metadata, namespace, snapshot, now=now)
@@ -46,6 +49,14 @@ class PodCase(Case):
         self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
         self.nodes_fact = _ALL_SUPPORT
+        self.injection = _NOT_ASKED
+        """Whether Istio will inject it: known from the question for a sidecar on."""
+        self.interception = USUAL
+        """What its sidecar will do: known from the question for a mode on."""
+
+    def warn(self, *texts: str) -> None:
+        """Add to what is said whatever the answer."""
+        self.warnings = (*self.warnings, *texts)
 
     def find_policy(self) -> Policy | None:
         """Return the policy whose namespaceSelector and pods.selector match."""
@@ -63,15 +74,48 @@ def fact_small_enough(_: PodCase) -> str:
 
 
 def ask_not_injected(case: PodCase) -> Answer | None:
-    """After injection the mode is fixed: with istio-cni a late annotation breaks the pod's inbound traffic."""
-    injected = injected_mode(case.pod)
-    if injected is None:
+    """
+    After injection the mode is fixed: with istio-cni a late annotation breaks the pod's inbound traffic.
+
+    `already-injected` is a wrong order, and nothing else: an injector that the API server calls before us. What was
+    injected in another way was injected by hand.
+    """
+    standing = as_it_stands(case.pod, case.namespace, case.around, case.snapshot.mesh)
+    if standing is None:
         return None
-    mode, fact = injected
-    if mode is None:
-        own = own_mode(case.annotations)
-        mode = own[0] if own is not None else case.snapshot.mesh.default_mode()
-    return Answer(Reason.ALREADY_INJECTED, f"{fact}, interception mode {mode}", preserved=mode == TPROXY)
+    if not standing.captured:
+        if standing.mode == NONE:
+            case.warn(INGRESS_IN_NONE)
+        if not standing.alone:
+            _warn_of_waypoint(case)
+        return Answer(Reason.INBOUND_NOT_CAPTURED if standing.mode else Reason.NO_SIDECAR, standing.fact)
+    _warn_of_waypoint(case)
+    injector = case.snapshot.mesh.injector_of(case.around, case.labels)
+    early = injector is not None and injector.comes_first
+    warnings: tuple[str, ...] = ()
+    if standing.preserved:
+        failing = _against_tproxy(case)
+        warnings = () if failing is None else (f"TPROXY is fixed by injection, but {failing.cause}",)
+    how = f"{injector.configuration} injects before us" if early and injector is not None else "injected by hand"
+    reason = Reason.ALREADY_INJECTED if early else Reason.MODE_ALREADY_SET
+    return Answer(reason, f"{how}: {standing.fact}", preserved=standing.preserved, warnings=warnings)
+
+
+def answer_running(case: PodCase) -> Answer:
+    """
+    Return what a running pod has, whoever injected it and when: its mode was fixed then.
+
+    `already-injected` says here what the words say, since no order can be told from a pod that runs.
+    """
+    found = as_it_runs(case.pod)
+    if found is not None and found.captured:
+        return Answer(Reason.ALREADY_INJECTED, found.fact, preserved=found.preserved)
+    waypoint = None if found is not None and found.alone else _waypoint(case)
+    if waypoint is not None:
+        return Answer(Reason.WAYPOINT, waypoint)
+    if found is None:
+        return Answer(Reason.NO_SIDECAR, f"it runs without a sidecar{_services_unknown(case)}")
+    return Answer(Reason.INBOUND_NOT_CAPTURED if found.mode else Reason.NO_SIDECAR, found.fact)
 
 
 def fact_not_injected(_: PodCase) -> str:
@@ -79,50 +123,108 @@ def fact_not_injected(_: PodCase) -> str:
 
 
 def ask_sidecar(case: PodCase) -> Answer | None:
-    """Only a pod with a sidecar loses its caller's IP to one."""
+    """Only a pod with a sidecar loses its caller's IP to one; in ambient it may lose it to a waypoint."""
     injection = will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh)
+    case.injection = injection
     if injection.warnings:
-        case.warnings = injection.warnings
-    return None if injection.expected else Answer(Reason.NO_SIDECAR, injection.cause)
+        case.warn(*injection.warnings)
+    if injection.expected:
+        if wellknown.USE_WAYPOINT in case.around or wellknown.USE_WAYPOINT in case.labels:
+            _warn_of_waypoint(case)
+        return None
+    waypoint = None if injection.alone else _waypoint(case)
+    if waypoint is not None:
+        return Answer(Reason.WAYPOINT, f"{waypoint}; {injection.cause}")
+    return Answer(Reason.NO_SIDECAR, injection.cause + _services_unknown(case))
 
 
 def fact_sidecar(case: PodCase) -> str:
-    return will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh).cause
+    return case.injection.cause
+
+
+def _waypoint(case: PodCase) -> str | None:
+    """
+    Return the label that puts a waypoint before the pod, or None.
+
+    For traffic to Services the Service's label, else its namespace's, decides; the pod's own is for traffic to the pod,
+    so that its `none` does not lift the namespace's (https://github.com/istio/istio/issues/52527). The waypoint opens
+    the connection to the application itself, and adds no X-Forwarded-For (listener_waypoint.go:247).
+    """
+    name = case.around.get(wellknown.USE_WAYPOINT)
+    if name and name != "none":
+        return f"namespace label {wellknown.USE_WAYPOINT}={name}"
+    name = case.labels.get(wellknown.USE_WAYPOINT)
+    if name and name != "none":
+        return f"label {wellknown.USE_WAYPOINT}={name}, for traffic to the pod itself"
+    return None
+
+
+def _warn_of_waypoint(case: PodCase) -> None:
+    waypoint = _waypoint(case)
+    if waypoint is not None:
+        case.warn(f"{waypoint}: requests that come through the waypoint show its IP, whatever the sidecar does")
+
+
+def _services_unknown(case: PodCase) -> str:
+    """Services are no fact that we have: a label on one of them may put a waypoint before an ambient pod."""
+    mode = case.labels.get(wellknown.DATAPLANE_MODE, case.around.get(wellknown.DATAPLANE_MODE))
+    if mode != "ambient":
+        return ""
+    return f"; not known: whether a Service has the label {wellknown.USE_WAYPOINT}"
 
 
 def ask_no_own_mode(case: PodCase) -> Answer | None:
-    """A user's own choice stands; our own annotation and label, with all that follows passing, are no such choice."""
-    own = own_mode(case.annotations)
-    if own is None:
+    """
+    A user's own choice stands, and the mesh's.
+
+    Our own annotation and label, with all that follows passing, are no such choice.
+    """
+    found = as_it_will_be(case.annotations, case.injection)
+    case.interception = found
+    chosen = found.chosen
+    if chosen is None or (found.by_mesh and not found.captured):
         return None
-    mode, fact = own
-    later = (ask_captured, ask_pod_security_strictly, ask_nodes_strictly)
-    failing = None
-    if mode == TPROXY:
-        failing = next((answer for ask in later if (answer := ask(case)) is not None), None)
-        annotated = case.annotations.get(wellknown.INTERCEPTION_MODE) == TPROXY
-        if annotated and case.labels.get(wellknown.METHOD) == METHOD_TPROXY and failing is None:
-            return None
-    warnings: tuple[str, ...] = ()
-    if mode not in MODES:
-        warnings = (f"Istio refuses the pod: interception mode {mode!r} is none of REDIRECT, TPROXY, NONE",)
-    elif failing is not None and failing.reason is not Reason.INBOUND_NOT_CAPTURED:
-        warnings = (f"TPROXY is set by hand, but {failing.cause}",)
-    return Answer(Reason.MODE_ALREADY_SET, fact, preserved=mode == TPROXY, warnings=warnings)
+    failing = _against_tproxy(case) if found.captured and found.mode == TPROXY else None
+    annotated = case.annotations.get(wellknown.INTERCEPTION_MODE) == TPROXY
+    ours = annotated and case.labels.get(wellknown.METHOD) == METHOD_TPROXY
+    if ours and failing is None and found.captured and found.agreed:
+        return None
+    warnings: list[str] = []
+    if found.mode == NONE:
+        warnings.append(INGRESS_IN_NONE)
+    if found.mode not in MODES:
+        warnings.append(f"Istio refuses the pod: interception mode {found.mode!r} is none of REDIRECT, TPROXY, NONE")
+    elif not found.agreed:
+        warnings.append(
+            f"proxyMetadata tells Envoy alone {wellknown.MODE_ENV}={chosen.environment}, iptables get {found.mode}: "
+            "set interceptionMode instead",
+        )
+    elif failing is not None and found.by_mesh:
+        warnings.append(f"{chosen.fact}, but {failing.cause}: annotate {wellknown.INTERCEPTION_MODE}: REDIRECT")
+    elif failing is not None:
+        warnings.append(f"TPROXY is set by hand, but {failing.cause}")
+    return Answer(Reason.MODE_ALREADY_SET, chosen.fact, preserved=found.preserved, warnings=tuple(warnings))
 
 
 def fact_no_own_mode(case: PodCase) -> str:
-    if own_mode(case.annotations) is not None:
+    if case.interception.chosen is not None and not case.interception.by_mesh:
         return "the annotation and the label are the webhook's own"
-    return f"no annotation {wellknown.INTERCEPTION_MODE}, none in {wellknown.PROXY_CONFIG}"
+    return f"no annotation {wellknown.INTERCEPTION_MODE}, none in {wellknown.PROXY_CONFIG}, none of the mesh's"
+
+
+def _against_tproxy(case: PodCase) -> Answer | None:
+    """Return what speaks against TPROXY, whoever asked for it."""
+    return next((answer for ask in _STRICT if (answer := ask(case)) is not None), None)
 
 
 def ask_captured(case: PodCase) -> Answer | None:
-    """An empty list of inbound ports means that the sidecar captures none (tools/common/tproxy/run_linux.go:32)."""
-    ports = case.annotations.get(wellknown.INCLUDE_INBOUND_PORTS)
-    if ports is None or ports.strip():
+    """Mode NONE, or an empty list of inbound ports: the sidecar captures none (tools/common/tproxy/run_linux.go:32)."""
+    found = case.interception
+    if found.captured:
         return None
-    return Answer(Reason.INBOUND_NOT_CAPTURED, f"annotation {wellknown.INCLUDE_INBOUND_PORTS} is empty")
+    if found.mode == NONE:
+        case.warn(INGRESS_IN_NONE)
+    return Answer(Reason.INBOUND_NOT_CAPTURED, found.fact)
 
 
 def fact_captured(case: PodCase) -> str:
@@ -210,6 +312,9 @@ def fact_nodes(case: PodCase) -> str:
     return f"all {nodes.bit_count()} feasible nodes support TPROXY: {names}{more}"
 
 
+_STRICT: Final = (ask_pod_security_strictly, ask_nodes_strictly)
+
+
 def ask_pod_security(case: PodCase) -> Answer | None:
     """The level of the namespace, or the policy's fallback."""
     return _or_fallback(case, ask_pod_security_strictly(case))
@@ -245,7 +350,7 @@ POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("small enough to decide?", ask_small_enough, fact_small_enough),
     Question("not injected yet?", ask_not_injected, fact_not_injected),
     Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
-    Question("no mode of its own?", ask_no_own_mode, fact_no_own_mode),
+    Question("no mode chosen for it?", ask_no_own_mode, fact_no_own_mode),
     Question("inbound traffic captured?", ask_captured, fact_captured),
     Question("does PodSecurity allow it?", ask_pod_security, fact_pod_security),
     Question("do all feasible nodes support TPROXY?", ask_nodes, fact_nodes),

@@ -1,20 +1,21 @@
 """
-Will Istio inject a sidecar into this pod, and has it done so already?
+Will Istio inject a sidecar into this pod, and which interception mode do its pod, its proxy and its mesh ask for?
 
 Two layers, as in Istio: the API server matches the injector's webhook by namespaceSelector and objectSelector
 (manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml), then istiod decides for itself
-(`injectRequired`, pkg/kube/inject/inject.go:201-315). Line numbers are of istio/istio 86c9f01fd735.
+(`injectRequired`, pkg/kube/inject/inject.go:201-315). Line numbers are of istio/istio 86c9f01fd735. What stands in a
+pod already is `interception`'s.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from webhook.rules import wellknown
 from webhook.rules.decision import named
-from webhook.rules.objects import ConfigMap, Container, EnvVar, MutatingWebhookConfiguration, Pod, Webhook
+from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Pod, Webhook
 from webhook.rules.selectors import EVERYTHING, LabelSelector, LabelSelectorSpec, SelectorError, label_selector
 from webhook.rules.yamls import documents
 
@@ -22,29 +23,13 @@ Labels = Mapping[str, str]
 
 UNCAPTURED_TEMPLATES: Final = frozenset({"gateway", "grpc-simple", "grpc-agent", "waypoint", "kube-gateway"})
 """Istio's own templates that set no inbound rules: TPROXY means nothing to them, or breaks them."""
+ALONE_TEMPLATES: Final = frozenset({"gateway", "waypoint", "kube-gateway"})
+"""Of those, the ones whose Envoy stands alone."""
 KNOWN_TEMPLATES: Final = UNCAPTURED_TEMPLATES | {"sidecar"}
 _MODE_NUMBERS: Final = {0: "REDIRECT", 1: "TPROXY", 2: "NONE"}
 """mesh/v1alpha1/proxy.proto, InboundInterceptionMode."""
 MODES: Final = frozenset({"REDIRECT", "TPROXY", "NONE"})
 """What Istio takes, in upper case alone (pkg/kube/inject/validate.go:91-100); it refuses a pod with any other."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InjectorWebhook:
-    """One webhook of a sidecar injector, ready to match."""
-
-    configuration: str
-    name: str
-    revision: str
-    namespace: str
-    namespace_selector: LabelSelector
-    object_selector: LabelSelector
-    cause: str
-    """What `explain` says where it selects a pod."""
-
-    def calls(self, namespace: Labels, labels: Labels) -> bool:
-        """Return whether the API server calls it for a pod; matchConditions are taken as true."""
-        return self.namespace_selector.matches(namespace) and self.object_selector.matches(labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +43,70 @@ class InjectorConfig:
     templates: frozenset[str] = KNOWN_TEMPLATES
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that stand for other templates (`resolveAliases`)."""
+    inbound_ports: str = "*"
+    """`global.proxy.includeInboundPorts` of the chart: what a pod without the annotation gets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """An interception mode that somebody asked for."""
+
+    mode: str
+    """What the sidecar template renders; empty where only the proxy's environment is set."""
+    fact: str
+    """Who asked."""
+    environment: str = ""
+    """
+    What `proxyMetadata` makes of it in the proxy alone: its variables come after the template's own, so that Envoy
+    takes this one while iptables does not (injection-template.yaml:313,357).
+    """
 
 
 _ONLY_SIDECAR: Final = ("sidecar",)
 ISTIO_DEFAULTS: Final = InjectorConfig()
+DEFAULT_MODE: Final = "REDIRECT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectorWebhook:
+    """One webhook of a sidecar injector, ready to match."""
+
+    configuration: str
+    name: str
+    revision: str
+    namespaces: tuple[str, ...]
+    """
+    Where its ConfigMaps may lie, the likeliest first.
+
+    A webhook that names a Service has them beside it; one that has a URL (an external control plane) where its release
+    was installed, which its configuration's name and Helm's annotation tell.
+    """
+    namespace_selector: LabelSelector
+    object_selector: LabelSelector
+    cause: str
+    """What `explain` says where it selects a pod."""
+    config: InjectorConfig = ISTIO_DEFAULTS
+    """What its ConfigMap says, or Istio's defaults."""
+    default: Choice | None = None
+    """What the mesh of its revision asks for (`meshConfig.defaultConfig`), where that is anything but REDIRECT."""
+    comes_first: bool = False
+    """Whether the API server calls it before us: configurations are called in the order of their names."""
+    captures: bool = True
+    """Whether its sidecars capture inbound ports where a pod does not say."""
+    in_a_service: bool = True
+    expected: "Injection | None" = None
+    """What `will_inject` says of a pod that gets its sidecar and nothing else."""
+
+    def calls(self, namespace: Labels, labels: Labels) -> bool:
+        """Return whether the API server calls it for a pod; matchConditions are taken as true."""
+        return self.namespace_selector.matches(namespace) and self.object_selector.matches(labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mesh:
-    """Everything known of the mesh: its injectors, their ConfigMaps, its default interception mode."""
+    """Everything known of the mesh: its injectors, each with what its ConfigMaps say."""
 
     injectors: tuple[InjectorWebhook, ...] = ()
-    configs: Mapping[tuple[str, str], InjectorConfig]
-    """By namespace and ConfigMap name."""
-    default_modes: Mapping[str, str]
-    """`meshConfig.defaultConfig.interceptionMode` by the name of its ConfigMap."""
 
     def injector_of(self, namespace: Labels, labels: Labels) -> InjectorWebhook | None:
         """Return the first webhook that the API server calls for a pod, or None."""
@@ -81,16 +115,67 @@ class Mesh:
                 return injector
         return None
 
-    def config_of(self, injector: InjectorWebhook) -> InjectorConfig:
-        """Return the ConfigMap's word for *injector*, or Istio's defaults."""
-        if not self.configs:
-            return ISTIO_DEFAULTS
-        name = revisioned(wellknown.INJECTOR_CONFIGMAP, injector.revision)
-        return self.configs.get((injector.namespace, name), ISTIO_DEFAULTS)
 
-    def default_mode(self, revision: str = "") -> str:
-        """Return the mode that the mesh gives a pod which asks for none."""
-        return self.default_modes.get(revisioned(wellknown.MESH_CONFIGMAP, revision), "REDIRECT")
+ConfigMapName: TypeAlias = tuple[str, str]
+"""Namespace and name."""
+T = TypeVar("T")
+
+
+def mesh_of(
+    injectors: Iterable[InjectorWebhook],
+    configs: Mapping[ConfigMapName, InjectorConfig],
+    defaults: Mapping[ConfigMapName, Choice],
+    own: Iterable[str] = (),
+) -> Mesh:
+    """
+    Return the mesh of *injectors*, in the order in which the API server calls them.
+
+    Args:
+        injectors: Sorted by their configurations' names.
+        configs: What the `istio-sidecar-injector` ConfigMaps say.
+        defaults: What the `istio` ConfigMaps ask for.
+        own: The names of our own configurations: an injector comes first if any of them is called after it.
+
+    """
+    last = max(own, default=wellknown.CONFIGURATION)
+    return Mesh(injectors=tuple(_completed(each, configs, defaults, last) for each in injectors))
+
+
+def _completed(
+    injector: InjectorWebhook,
+    configs: Mapping[ConfigMapName, InjectorConfig],
+    defaults: Mapping[ConfigMapName, Choice],
+    own: str,
+) -> InjectorWebhook:
+    config, where = _of_revision(injector, wellknown.INJECTOR_CONFIGMAP, configs)
+    default, _ = _of_revision(injector, wellknown.MESH_CONFIGMAP, defaults)
+    if default is not None and default.mode in {"", DEFAULT_MODE} and not default.environment:
+        default = None
+    config = config or ISTIO_DEFAULTS
+    whole = replace(
+        injector,
+        config=config,
+        default=default,
+        cause=f"{injector.cause}{where}",
+        comes_first=injector.configuration < own,
+        captures=bool(config.inbound_ports.strip()),
+    )
+    return replace(whole, expected=Injection(expected=True, cause=whole.cause, injector=whole))
+
+
+def _of_revision(injector: InjectorWebhook, base: str, found: Mapping[ConfigMapName, T]) -> tuple[T | None, str]:
+    """Return what the ConfigMap of the injector's revision says, and which of several it is."""
+    name = revisioned(base, injector.revision)
+    for namespace in injector.namespaces:
+        if (namespace, name) in found:
+            return found[namespace, name], ""
+    if injector.in_a_service:
+        return None, ""
+    others = sorted(namespace for namespace, called in found if called == name)
+    if not others:
+        return None, ""
+    which = f" (of {len(others)} ConfigMaps {name}, the one in {others[0]} is taken)" if len(others) > 1 else ""
+    return found[others[0], name], which
 
 
 def revisioned(name: str, revision: str) -> str:
@@ -110,6 +195,11 @@ def is_injector(configuration: MutatingWebhookConfiguration) -> bool:
     )
 
 
+def is_ours(configuration: MutatingWebhookConfiguration) -> bool:
+    """Return whether *configuration* calls this webhook, whatever somebody has named it."""
+    return any(webhook.name.endswith(f".{wellknown.GROUP}") for webhook in configuration.webhooks or ())
+
+
 def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[InjectorWebhook, ...]:
     """Return the webhooks of an injector's *configuration* that are called when a pod is created."""
     labels = configuration.metadata.labels or {}
@@ -122,19 +212,37 @@ def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[Inje
         except SelectorError:
             continue  # The API server would not have stored it.
         service = webhook.client_config.service
+        namespaces = _release_namespaces(configuration) if service is None else (service.namespace,)
         assumed = " (its matchConditions taken as true)" if webhook.match_conditions else ""
         found.append(
             InjectorWebhook(
                 configuration=configuration.metadata.name,
                 name=webhook.name,
                 revision=labels.get(wellknown.ISTIO_REV, ""),
-                namespace=service.namespace if service is not None else wellknown.ISTIO_SYSTEM,
+                namespaces=namespaces,
+                in_a_service=service is not None,
                 namespace_selector=selectors[0],
                 object_selector=selectors[1],
                 cause=f"webhook {webhook.name} of {configuration.metadata.name} selects it{assumed}",
             ),
         )
     return tuple(found)
+
+
+def _release_namespaces(configuration: MutatingWebhookConfiguration) -> tuple[str, ...]:
+    """
+    Return where the release of a configuration that names no Service may be installed, the likeliest first.
+
+    Outside of istio-system Istio's charts add the namespace to its name (templates/mutatingwebhook.yaml:45-49), and
+    Helm says it in an annotation.
+    """
+    metadata = configuration.metadata
+    revision = (metadata.labels or {}).get(wellknown.ISTIO_REV, "")
+    likely = [(metadata.annotations or {}).get(wellknown.HELM_NAMESPACE, "")]
+    base = revisioned(wellknown.INJECTOR_CONFIGMAP, revision) + "-"
+    if metadata.name.startswith(base):
+        likely.append(metadata.name.removeprefix(base))
+    return tuple(dict.fromkeys(each for each in (*likely, wellknown.ISTIO_SYSTEM) if each))
 
 
 def _called_for_pods(webhook: Webhook) -> bool:
@@ -165,7 +273,17 @@ def injector_config(config_map: ConfigMap) -> InjectorConfig:
         default_templates=tuple(config.default_templates) or _ONLY_SIDECAR,
         templates=frozenset(config.templates) if config.templates is not None else KNOWN_TEMPLATES,
         aliases={name: tuple(names or ()) for name, names in config.aliases.items()},
+        inbound_ports=_inbound_ports((config_map.data or {}).get("values", "")),
     )
+
+
+def _inbound_ports(text: str) -> str:
+    """Return which inbound ports the chart's values capture where a pod does not say (injection-template.yaml:118)."""
+    try:
+        values = msgspec.json.decode(text or "{}", type=_Values)
+    except (msgspec.MsgspecError, RecursionError):
+        return "*"  # Istio writes JSON; what it can't read itself it does not inject by
+    return values.global_.proxy.include_inbound_ports
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -177,7 +295,19 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     aliases: dict[str, list[str] | None] = {}
 
 
-def mesh_default_mode(config_map: ConfigMap) -> str:
+class _Proxy(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    include_inbound_ports: str = "*"
+
+
+class _Global(msgspec.Struct, frozen=True, kw_only=True):
+    proxy: _Proxy = _Proxy()
+
+
+class _Values(msgspec.Struct, frozen=True, kw_only=True):
+    global_: _Global = msgspec.field(name="global", default=_Global())
+
+
+def mesh_default(config_map: ConfigMap) -> Choice:
     """
     Return the interception mode in an `istio` ConfigMap's key `mesh`; REDIRECT where it names none.
 
@@ -186,7 +316,9 @@ def mesh_default_mode(config_map: ConfigMap) -> str:
 
     """
     default = _mapping((config_map.data or {}).get("mesh", "")).get("defaultConfig")
-    return (_stated_mode(default) if isinstance(default, Mapping) else None) or "REDIRECT"
+    config: Mapping[str, Any] = default if isinstance(default, Mapping) else {}
+    mode = _stated_mode(config) or DEFAULT_MODE
+    return Choice(mode=mode, fact=f"the mesh's default mode is {mode}", environment=_environment(config))
 
 
 def _stated_mode(proxy_config: Mapping[str, Any]) -> str | None:
@@ -200,6 +332,13 @@ def _stated_mode(proxy_config: Mapping[str, Any]) -> str | None:
     if isinstance(mode, int) and not isinstance(mode, bool):
         return _MODE_NUMBERS.get(mode, str(mode))
     return mode if isinstance(mode, str) else None
+
+
+def _environment(proxy_config: Mapping[str, Any]) -> str:
+    """Return what a ProxyConfig's proxyMetadata sets the mode's environment variable to."""
+    metadata = proxy_config.get("proxyMetadata", proxy_config.get("proxy_metadata"))
+    value = metadata.get(wellknown.MODE_ENV) if isinstance(metadata, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def _selectors(specs: Iterable[LabelSelectorSpec]) -> Iterator[LabelSelector]:
@@ -232,6 +371,10 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     expected: bool
     cause: str
     warnings: tuple[str, ...] = ()
+    injector: InjectorWebhook | None = None
+    """The webhook that the API server calls for it."""
+    alone: bool = False
+    """The proxy that a template adds is a gateway's or a waypoint's: there is no application behind it."""
 
 
 def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) -> Injection:
@@ -247,22 +390,40 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     injector = mesh.injector_of(namespace, labels)
     if injector is None:
         return Injection(expected=False, cause=_why_not_called(namespace, labels, mesh))
-    config = mesh.config_of(injector)
+    config = injector.config
     refused = _refused(labels, annotations, config)
     if refused is not None:
-        return Injection(expected=False, cause=refused)
+        return Injection(expected=False, cause=refused, injector=injector)
     templates = _templates(annotations, config)
     if templates == _ONLY_SIDECAR:
-        return Injection(expected=True, cause=injector.cause)
-    uncaptured = sorted(UNCAPTURED_TEMPLATES.intersection(templates))
+        return injector.expected or Injection(expected=True, cause=injector.cause, injector=injector)
+    uncaptured = _uncaptured(templates)
     if uncaptured:
-        return Injection(expected=False, cause=f"template {uncaptured[0]} captures no inbound traffic")
+        alone = uncaptured in ALONE_TEMPLATES
+        cause = f"template {uncaptured} captures no inbound traffic"
+        return Injection(expected=False, cause=cause, injector=injector, alone=alone)
     unknown = [repr(name) for name in dict.fromkeys(templates) if name not in config.templates]
     if not unknown:
-        return Injection(expected=True, cause=injector.cause)
+        return Injection(expected=True, cause=injector.cause, injector=injector)
     word = "template" if len(unknown) == 1 else "templates"
     warning = f"Istio knows no injection {word} {named(unknown)} and will refuse the pod"
-    return Injection(expected=True, cause=injector.cause, warnings=(warning,))
+    return Injection(expected=True, cause=injector.cause, warnings=(warning,), injector=injector)
+
+
+def _uncaptured(templates: tuple[str, ...]) -> str:
+    """
+    Return the template by which the pod's proxy captures no inbound traffic, or nothing where it does.
+
+    Of templates that describe the proxy the last one's arguments count: templates are merged in order, and lists of
+    arguments replace each other (pkg/kube/inject/inject.go, RunTemplate). `sidecar,gateway` is a gateway behind
+    iptables rules, which serves nothing; `gateway,sidecar` is a sidecar. A gRPC agent runs no Envoy, whatever else.
+    """
+    if "grpc-agent" in templates:
+        return "grpc-agent"
+    last = next((name for name in reversed(templates) if name in KNOWN_TEMPLATES and name != "grpc-simple"), "")
+    if last:
+        return last if last in UNCAPTURED_TEMPLATES else ""
+    return "grpc-simple" if "grpc-simple" in templates else ""
 
 
 def _refused(labels: Labels, annotations: Labels, config: InjectorConfig) -> str | None:
@@ -314,43 +475,25 @@ def _why_not_called(namespace: Labels, labels: Labels, mesh: Mesh) -> str:
     return "ambient: no sidecar injector selects it" if ambient else "no sidecar injector selects it"
 
 
-def injected_mode(pod: Pod) -> tuple[str | None, str] | None:
-    """
-    Return the mode that an injected pod's proxy has (None where it does not say) and the fact, or None: not injected.
-
-    An `istio-proxy` container without the mode's environment variable is a user's customisation, which Istio merges.
-    """
-    for containers in (pod.spec.init_containers, pod.spec.containers):
-        for container in containers or ():
-            mode = _mode_env(container) if container.name == wellknown.PROXY_CONTAINER else None
-            if mode is not None:
-                return mode, f"container {wellknown.PROXY_CONTAINER} runs with {wellknown.MODE_ENV}={mode}"
-    if wellknown.INJECTED_STATUS in (pod.metadata.annotations or {}):
-        return None, f"annotation {wellknown.INJECTED_STATUS} is there"
-    return None
-
-
-def _mode_env(container: Container) -> str | None:
-    try:
-        variables = msgspec.json.decode(container.env, type=list[EnvVar] | None)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return ""  # Nothing that the API server takes: as good as injected, so that nothing is patched.
-    for variable in variables or ():
-        if variable.name == wellknown.MODE_ENV:
-            return variable.value or ""
-    return None
-
-
-def own_mode(annotations: Labels) -> tuple[str, str] | None:
-    """Return the mode that the pod asks for itself and where, or None; the annotation beats proxy.istio.io/config."""
+def own_choice(annotations: Labels) -> Choice | None:
+    """Return the mode that the pod asks for itself, or None; the annotation beats proxy.istio.io/config."""
     mode = annotations.get(wellknown.INTERCEPTION_MODE)
-    if mode is not None:
-        return mode, f"annotation {wellknown.INTERCEPTION_MODE}={mode}"
     text = annotations.get(wellknown.PROXY_CONFIG)
-    if text is None or ("interception" not in text and "\\" not in text):
-        return None  # Most such annotations speak of other things, and reading YAML is slow.
+    # Most such annotations speak of other things, and reading YAML is slow.
+    if text is None or ("interception" not in text.lower() and "\\" not in text):
+        return None if mode is None else Choice(mode=mode, fact=f"annotation {wellknown.INTERCEPTION_MODE}={mode}")
     try:
-        mode = _stated_mode(_mapping(text))
+        config = _mapping(text)
     except (ValueError, TypeError):
-        return None  # Istio refuses the pod for it; a mode it does not state.
-    return None if mode is None else (mode, f"annotation {wellknown.PROXY_CONFIG} sets interceptionMode {mode}")
+        config = {}  # Istio refuses the pod for it; a mode it does not state.
+    environment = _environment(config)
+    if mode is not None:
+        return Choice(mode=mode, fact=f"annotation {wellknown.INTERCEPTION_MODE}={mode}", environment=environment)
+    mode = _stated_mode(config)
+    if mode is not None:
+        fact = f"annotation {wellknown.PROXY_CONFIG} sets interceptionMode {mode}"
+        return Choice(mode=mode, fact=fact, environment=environment)
+    if environment:
+        fact = f"annotation {wellknown.PROXY_CONFIG} sets proxyMetadata {wellknown.MODE_ENV}={environment}"
+        return Choice(mode="", fact=fact, environment=environment)
+    return None

@@ -29,7 +29,7 @@ class Snapshot:
     nodes_synced: bool = True
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels by namespace."""
-    mesh: Mesh = field(default_factory=lambda: Mesh(configs={}, default_modes={}))
+    mesh: Mesh = field(default_factory=Mesh)
     network: Network = field(default_factory=Network)
     own_namespace: str = wellknown.OWN_NAMESPACE
 

@@ -40,6 +40,14 @@ INJECTOR_SUFFIX: Final = "sidecar-injector.istio.io"
 INJECTOR_CONFIGMAP: Final = "istio-sidecar-injector"
 MESH_CONFIGMAP: Final = "istio"
 ISTIO_SYSTEM: Final = "istio-system"
+INIT_CONTAINER: Final = "istio-init"
+VALIDATION_CONTAINER: Final = "istio-validation"
+"""What stands for istio-init where istio-cni writes the rules (injection-template.yaml:97-101)."""
+ISTIO_CONTAINERS: Final = frozenset({PROXY_CONTAINER, INIT_CONTAINER, VALIDATION_CONTAINER})
+DISABLE_ENVOY: Final = "DISABLE_ENVOY"
+"""Set in the proxy of the template grpc-agent: an agent that runs no Envoy."""
+USE_WAYPOINT: Final = "istio.io/use-waypoint"
+"""Label on a Service, Namespace or Pod (https://github.com/istio/api/blob/b8f8791d/label/labels.yaml)."""
 GATEWAY_CLASS: Final = "gateway.networking.k8s.io/gateway-class-name"
 
 # --- Alibaba Cloud: kubernetes/cloud-provider-alibaba-cloud eeb0ddc6, pkg/controller/helper/service_utils.go:78-88
@@ -54,6 +62,8 @@ PLACING_ANNOTATIONS: Final = (
     "scheduler.alpha.kubernetes.io/defaultTolerations",
 )
 """On a Namespace: what PodNodeSelector and PodTolerationRestriction add to its pods, before the webhook is asked."""
+HELM_NAMESPACE: Final = "meta.helm.sh/release-namespace"
+"""Annotation that Helm gives what it installs."""
 UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"
 
 SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})

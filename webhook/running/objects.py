@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from webhook.rules import wellknown
+from webhook.rules.interception import says_its_mode
 from webhook.rules.objects import (
     Container,
     CronJob,
@@ -18,7 +19,6 @@ from webhook.rules.objects import (
     Job,
     ObjectMeta,
     Pod,
-    PodSpec,
     ReplicaSet,
     Service,
     ServiceSpec,
@@ -26,7 +26,6 @@ from webhook.rules.objects import (
     Workload,
 )
 from webhook.rules.pods import METHOD_TPROXY
-from webhook.rules.sidecar import injected_mode
 
 POD_TEMPLATE_HASH: Final = "pod-template-hash"
 """
@@ -255,12 +254,4 @@ def made_again(pod: Pod) -> Pod:
 
 
 def _without_injected(containers: list[Container] | None) -> list[Container]:
-    return [each for each in containers or () if each.name not in INIT_CONTAINERS and not _is_injected(each)]
-
-
-def _is_injected(container: Container) -> bool:
-    """A proxy that a user only customises stays: it has no mode yet."""
-    return (
-        container.name == wellknown.PROXY_CONTAINER
-        and injected_mode(Pod(spec=PodSpec(containers=[container]))) is not None
-    )
+    return [each for each in containers or () if each.name not in INIT_CONTAINERS and not says_its_mode(each)]

@@ -16,18 +16,16 @@ import msgspec
 from webhook.rules import wellknown
 from webhook.rules.decide import decide
 from webhook.rules.decision import OUTCOMES, Answer, Decision, Mode, Outcome, Reason, one_line
+from webhook.rules.interception import TPROXY, as_it_runs as proxy_as_it_runs
 from webhook.rules.objects import Pod, Reviewed, Service
 from webhook.rules.pods import (
     METHOD_HEADER,
-    TPROXY,
     PodCase,
-    ask_captured,
-    ask_not_injected,
+    answer_running,
 )
 from webhook.rules.policy import Policy, PolicyException
 from webhook.rules.questions import Case, ask_opted_in
 from webhook.rules.services import ServiceCase
-from webhook.rules.sidecar import injected_mode
 from webhook.rules.snapshot import Request, Snapshot
 
 CAUSE_LIMIT: Final = 300
@@ -143,18 +141,13 @@ def as_it_runs(pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -
     asked = ask_opted_in(case)
     if asked is not None and OUTCOMES[asked.reason] is Outcome.NOT_ASKED:
         return _of_answer(asked)
-    injected = ask_not_injected(case)
-    if injected is None:
-        return _NO_SIDECAR
-    captured = ask_captured(case)
-    if captured is not None:
-        return _of_answer(captured)
-    if injected.preserved or case.labels.get(wellknown.METHOD) != METHOD_HEADER:
-        return _of_answer(injected)
+    answer = answer_running(case)
+    verdict = _of_answer(answer)
+    if verdict.outcome is not Outcome.LOST or case.labels.get(wellknown.METHOD) != METHOD_HEADER:
+        return verdict
     return Verdict(outcome=Outcome.HEADER, reason=Reason.X_FORWARDED_FOR, cause=_BY_LABEL)
 
 
-_NO_SIDECAR: Final = Verdict(outcome=Outcome.PRESERVED, reason=Reason.NO_SIDECAR, cause="it runs without a sidecar")
 _BY_LABEL: Final = f"label {wellknown.METHOD}={METHOD_HEADER}: the EnvoyFilter selects it"
 
 
@@ -173,8 +166,8 @@ def disagreement(pod: Pod) -> str:
     stated = (pod.metadata.annotations or {}).get(wellknown.INTERCEPTION_MODE)
     if stated is None:
         return ""
-    injected = injected_mode(pod)
-    mode = injected[0] if injected is not None else None
+    found = proxy_as_it_runs(pod)
+    mode = found.mode if found is not None else ""
     if not mode or mode == stated:
         return ""
     return f"annotation {one_line(stated, 20)}, proxy {one_line(mode, 20)}"
@@ -182,11 +175,8 @@ def disagreement(pod: Pod) -> str:
 
 def runs_by_tproxy(pod: Pod) -> bool:
     """Return whether the pod's proxy runs in TPROXY mode."""
-    injected = injected_mode(pod)
-    if injected is None:
-        return False
-    annotated = (pod.metadata.annotations or {}).get(wellknown.INTERCEPTION_MODE)
-    return (injected[0] or annotated) == TPROXY
+    found = proxy_as_it_runs(pod)
+    return found is not None and found.captured and found.mode == TPROXY
 
 
 def advise(now: Outcome | None, after: Verdict, *, stranded: bool = False) -> Advice | None:

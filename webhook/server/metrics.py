@@ -144,7 +144,7 @@ class _Facts(Collector):
         """Return the gauges as they stand."""
         snapshot = self._source.snapshot
         supported = snapshot.nodes.supported.bit_count()
-        order = {injector.configuration: True for injector in snapshot.mesh.injectors}
+        order = {injector.configuration: not injector.comes_first for injector in snapshot.mesh.injectors}
         return [
             _gauge(
                 "client_ip_nodes",
@@ -174,7 +174,7 @@ class _Facts(Collector):
                 "client_ip_webhook_order_ok",
                 f"Whether {wellknown.CONFIGURATION} is called before each sidecar injector's configuration.",
                 "injector",
-                {name: int(name > wellknown.CONFIGURATION) for name in order},
+                {name: int(kept) for name, kept in order.items()},
             ),
             _gauge(
                 "client_ip_certificate_expiry_timestamp_seconds",

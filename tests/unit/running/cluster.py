@@ -123,7 +123,8 @@ def pod(
             {"apiVersion": "apps/v1", "kind": kind, "name": called, "uid": f"uid-{called}", "controller": True}
         ]
     containers = [{"name": "app"}, *([] if native else proxies)]
-    init = [{"name": "istio-init"}, *proxies] if native else []
+    rules = [{"name": "istio-init", "args": ["istio-iptables", "-m", mode, "-b", "*"]}] if mode is not None else []
+    init = [*rules, *proxies] if native else rules
     return {
         "kind": "Pod",
         "metadata": metadata,

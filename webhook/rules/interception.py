@@ -1,0 +1,274 @@
+"""
+Is a pod's inbound traffic captured by a proxy, and in which mode?
+
+One function for every pod, as it stands or as it will be injected: `interception`. What stands in a pod is believed
+before what it asks for: containers, their arguments and their environment. Where no proxy stands in it yet: its
+annotation, else `proxy.istio.io/config`, else the mesh of its injector's revision, else REDIRECT.
+
+A mode that only part of the pod speaks of is not taken for TPROXY: status annotation, istio-init or what istio-cni
+reads, and the proxy's environment must agree. Whoever owns the pod can still write all of them by hand, so that this
+is evidence, and no proof: `client-ip verify` is. Line numbers are of istio/istio 86c9f01fd735.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from webhook.rules import wellknown
+from webhook.rules.objects import Container, EnvVar, Pod
+from webhook.rules.sidecar import DEFAULT_MODE, Choice, Injection, Mesh, own_choice, will_inject
+
+TPROXY: Final = "TPROXY"
+NONE: Final = "NONE"
+INGRESS_IN_NONE: Final = (
+    "a Sidecar resource with ingress listeners proxies in mode NONE too: its application sees 127.0.0.1"
+)
+_ALONE: Final = frozenset({"router", "waypoint"})
+"""Roles of an Envoy that no application stands behind (pilot-agent's first argument after `proxy`)."""
+_LABELS: Final[Mapping[str, str]] = {}
+UNREADABLE: Final = "\0"
+"""Stands for what the API server does not take: as good as injected, so that nothing is patched."""
+
+
+class Interception(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a proxy captures a pod's inbound traffic, and how."""
+
+    captured: bool
+    mode: str
+    """REDIRECT, TPROXY, NONE, or what else was written; empty where there is no proxy to have one."""
+    fact: str
+    """What it rests on."""
+    injected: bool = False
+    """A proxy stands in the pod: its mode is fixed."""
+    agreed: bool = True
+    """All that the pod says of its mode is the same."""
+    alone: bool = False
+    """The proxy is a gateway's or a waypoint's."""
+    chosen: Choice | None = None
+    """Who asked for the mode, where a pod that is not injected yet does not get REDIRECT by default."""
+    by_mesh: bool = False
+    """It was the mesh, not the pod."""
+
+    @property
+    def preserved(self) -> bool:
+        """Whether the application sees its callers, as far as the pod's own proxy goes."""
+        return not self.captured or (self.mode == TPROXY and self.agreed)
+
+
+USUAL: Final = Interception(captured=True, mode=DEFAULT_MODE, fact="nobody asks for a mode: REDIRECT")
+"""What nearly all pods get."""
+
+
+def interception(pod: Pod, namespace_name: str, namespace: Mapping[str, str], mesh: Mesh) -> Interception:
+    """Return how the pod's inbound traffic is intercepted: as it stands, else as it will be once it is injected."""
+    standing = as_it_stands(pod, namespace_name, namespace, mesh)
+    if standing is not None:
+        return standing
+    injection = will_inject(pod, namespace_name, namespace, mesh)
+    if not injection.expected:
+        return Interception(captured=False, mode="", fact=injection.cause, alone=injection.alone)
+    return as_it_will_be(pod.metadata.annotations or _LABELS, injection)
+
+
+def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], mesh: Mesh) -> Interception | None:
+    """
+    Return what the proxy in the pod does; None where none was injected.
+
+    An `istio-proxy` container that says no mode and stands without a status annotation is a user's customisation, which
+    Istio merges where an injector is called for the pod.
+    """
+    annotations = pod.metadata.annotations or _LABELS
+    status = wellknown.INJECTED_STATUS in annotations
+    if not status and not _has_istios(pod):
+        return None  # what nearly all are
+    proxies, init = _containers(pod)
+    if not proxies:
+        return _without_a_proxy(pod, namespace_name, namespace, mesh) if status else None
+    modes = [mode for each in proxies for mode in _environment(each, wellknown.MODE_ENV)]
+    if not status and not modes and init is None:
+        return _alone(proxies, pod, namespace, mesh)
+    role = _role(proxies[-1])
+    if role in _ALONE and (status or mesh.injector_of(namespace, pod.metadata.labels or _LABELS) is None):
+        return _standing_alone(role)
+    if not status:
+        fact = _with_mode(f"container {wellknown.PROXY_CONTAINER} runs", modes)
+        fact = f"{fact}, but there is no annotation {wellknown.INJECTED_STATUS}"
+        return Interception(captured=True, mode=_last(modes), fact=fact, injected=True, agreed=False)
+    if init is None and any(_is_true(each) for proxy in proxies for each in _environment(proxy, _DISABLED)):
+        fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent without Envoy, and nothing redirects to it"
+        return Interception(captured=False, mode="", fact=fact, injected=True)
+    return _injected(annotations, modes, init)
+
+
+def as_it_runs(pod: Pod) -> Interception | None:
+    """Return what the proxy of a running pod does, None where it has none: no injector is asked about it again."""
+    return as_it_stands(pod, pod.metadata.namespace, _LABELS, _NO_MESH)
+
+
+_NO_MESH: Final = Mesh()
+_DISABLED: Final = wellknown.DISABLE_ENVOY
+
+
+def says_its_mode(container: Container) -> bool:
+    """Return whether *container* is a proxy with an interception mode: one that a user only customises has none."""
+    return container.name == wellknown.PROXY_CONTAINER and any(
+        True for _ in _environment(container, wellknown.MODE_ENV)
+    )
+
+
+def _has_istios(pod: Pod) -> bool:
+    for containers in (pod.spec.init_containers, pod.spec.containers):
+        for each in containers or ():
+            if each.name in wellknown.ISTIO_CONTAINERS:
+                return True
+    return False
+
+
+def _containers(pod: Pod) -> tuple[list[Container], Container | None]:
+    """Return the proxies, and the init container that writes or checks the rules; istio-init before the other."""
+    proxies: list[Container] = []
+    init = None
+    for containers in (pod.spec.init_containers, pod.spec.containers):
+        for each in containers or ():
+            name = each.name
+            if name == wellknown.PROXY_CONTAINER:
+                proxies.append(each)
+            elif (name == wellknown.INIT_CONTAINER and "-m" in _strings(each.args)) or (
+                name == wellknown.VALIDATION_CONTAINER and init is None and "-m" in _strings(each.args)
+            ):
+                init = each
+    return proxies, init
+
+
+def _without_a_proxy(pod: Pod, namespace_name: str, namespace: Mapping[str, str], mesh: Mesh) -> Interception | None:
+    """
+    A status without a proxy: what the template grpc-simple leaves, or a copied annotation.
+
+    Istio injects such a pod again if it is asked (inject.go:577-603), which rules of injection tell as for any other.
+    """
+    if not will_inject(pod, namespace_name, namespace, mesh).expected:
+        return None
+    fact = f"annotation {wellknown.INJECTED_STATUS} is there, but no container {wellknown.PROXY_CONTAINER}"
+    return Interception(captured=True, mode=DEFAULT_MODE, fact=fact, injected=True, agreed=False)
+
+
+def _alone(proxies: Sequence[Container], pod: Pod, namespace: Mapping[str, str], mesh: Mesh) -> Interception | None:
+    role = _role(proxies[-1])
+    if role in _ALONE and mesh.injector_of(namespace, pod.metadata.labels or _LABELS) is None:
+        return _standing_alone(role)
+    return None
+
+
+def _standing_alone(role: str) -> Interception:
+    fact = f"container {wellknown.PROXY_CONTAINER} runs as `proxy {role}`, for itself: it captures nothing"
+    return Interception(captured=False, mode="", fact=fact, injected=True, alone=True)
+
+
+def _injected(annotations: Mapping[str, str], modes: Sequence[str], init: Container | None) -> Interception:
+    """Return what a sidecar with a status annotation does: environment, init or CNI evidence, and annotations."""
+    fact = _with_mode(f"container {wellknown.PROXY_CONTAINER} runs", modes)
+    mode = _last(modes)
+    if init is None:
+        if modes and set(modes) == {NONE}:
+            return Interception(captured=False, mode=NONE, fact=fact, injected=True)
+        fact = f"{fact}, without {wellknown.INIT_CONTAINER} or {wellknown.VALIDATION_CONTAINER}"
+        return Interception(captured=True, mode=mode, fact=fact, injected=True, agreed=False)
+    arguments = _strings(init.args)
+    by_cni = init.name == wellknown.VALIDATION_CONTAINER
+    ports = [_argument(arguments, "-b")]
+    told = [_argument(arguments, "-m") or ""]
+    if by_cni:
+        # istio-cni reads annotations, and takes what is absent for its own default (sidecar_redirect.go:211-222).
+        ports.append(annotations.get(wellknown.INCLUDE_INBOUND_PORTS, "*"))
+        told.append(annotations.get(wellknown.INTERCEPTION_MODE, DEFAULT_MODE))
+    if all(each is not None and not each.strip() for each in ports):
+        return Interception(captured=False, mode=mode, fact=f"{init.name} captures no inbound port", injected=True)
+    own = own_choice(annotations)
+    if own is not None and own.mode:
+        told.append(own.mode)
+    differing = next((each for each in told if each != mode), None)
+    if differing is not None or len(set(modes)) != 1:
+        other = f"{init.name} or an annotation says {differing}" if differing is not None else "twice, differently"
+        return Interception(captured=True, mode=mode, fact=f"{fact}, but {other}", injected=True, agreed=False)
+    return Interception(captured=True, mode=mode, fact=fact, injected=True)
+
+
+def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Interception:
+    """Return what the sidecar that *injection* expects will do for a pod with *annotations*."""
+    injector = injection.injector
+    default = injector.default if injector is not None else None
+    own = own_choice(annotations)
+    ports = annotations.get(wellknown.INCLUDE_INBOUND_PORTS)
+    if own is None and default is None and ports is None and (injector is None or injector.captures):
+        return USUAL
+    chosen, by_mesh = own or default, own is None and default is not None
+    if chosen is None:
+        mode, fact = DEFAULT_MODE, USUAL.fact
+    else:
+        mode = chosen.mode or (default.mode if default is not None else DEFAULT_MODE)
+        fact = chosen.fact
+        if not chosen.environment and default is not None and default.environment:
+            # The pod's ProxyConfig is merged into the mesh's, and proxyMetadata with it.
+            chosen = Choice(mode=mode, fact=fact, environment=default.environment)
+    captured = True
+    if mode == NONE:
+        captured = False
+    elif ports is not None and not ports.strip():
+        captured, fact = False, f"annotation {wellknown.INCLUDE_INBOUND_PORTS} is empty"
+    elif ports is None and injector is not None and not injector.captures:
+        captured, fact = False, "the injector's values capture no inbound ports (global.proxy.includeInboundPorts)"
+    return Interception(
+        captured=captured,
+        mode=mode,
+        fact=fact,
+        chosen=chosen,
+        by_mesh=by_mesh,
+        agreed=chosen is None or chosen.environment in {"", mode},
+    )
+
+
+def _role(proxy: Container) -> str:
+    """Return what pilot-agent's `proxy` command is told to be: sidecar where it is not said."""
+    arguments = _strings(proxy.args)
+    return arguments[1] if len(arguments) > 1 and arguments[0] == "proxy" else "sidecar"
+
+
+def _argument(arguments: Sequence[str], name: str) -> str | None:
+    for number, each in enumerate(arguments[:-1]):
+        if each == name:
+            return arguments[number + 1].strip() if name == "-m" else arguments[number + 1]
+    return None
+
+
+def _strings(raw: msgspec.Raw) -> list[str]:
+    try:
+        return msgspec.json.decode(raw, type=list[str] | None) or []
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return []
+
+
+def _environment(container: Container, name: str) -> Iterator[str]:
+    """Yield the values of a variable: where it is there twice, the last one counts to the process."""
+    try:
+        variables = msgspec.json.decode(container.env, type=list[EnvVar] | None)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        yield UNREADABLE
+        return
+    for variable in variables or ():
+        if variable.name == name:
+            yield variable.value or ""
+
+
+def _last(modes: Sequence[str]) -> str:
+    return modes[-1] if modes and modes[-1] else DEFAULT_MODE
+
+
+def _with_mode(fact: str, modes: Sequence[str]) -> str:
+    if UNREADABLE in modes:
+        return f"{fact}, with an environment that can't be read"
+    return f"{fact} with {wellknown.MODE_ENV}={_last(modes)}" if modes else f"{fact} without {wellknown.MODE_ENV}"
+
+
+def _is_true(value: str) -> bool:
+    return value.strip().lower() in {"1", "t", "true"}
