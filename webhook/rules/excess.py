@@ -110,7 +110,7 @@ def _environment_excess(spec: PodSpec) -> str:
     length = sum(len(memoryview(each)) for each in _read_of_proxies(spec))
     if length <= limits.PROXY_ENV_LIMIT:
         return ""
-    return _too_many(f"env and args of {wellknown.PROXY_CONTAINER}", length, "bytes", limits.PROXY_ENV_LIMIT)
+    return _too_many(f"env of {wellknown.PROXY_CONTAINER}, or args beside it", length, "bytes", limits.PROXY_ENV_LIMIT)
 
 
 def _read_of_proxies(spec: PodSpec) -> Iterable[bytes]:
