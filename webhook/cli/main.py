@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "check": "Decide manifests and print what would happen to each.",
     "explain": "Answer each question of a decision with the fact it rests on.",
     "scan": "Judge every workload of a cluster, now and after a restart.",
+    "doctor": "Check the installation, and the way from the API server to it.",
     "verify": "Tell from Envoy's access log whether the client's IP is preserved.",
     "render": "Print the manifests that the webhook needs in a cluster.",
     "certs": "Show, renew and bootstrap the webhook's certificates.",
