@@ -17,7 +17,7 @@ RUN apt-get update -qq \
 # The system's certificates: those of a company's proxy count too, mounted at /usr/local/share/ca-certificates/NAME.crt.
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /src
-COPY requirements/build.txt requirements/run.txt requirements/
+COPY requirements/build.txt requirements/run.txt requirements/sbom.txt requirements/
 RUN python3 -m venv /pip \
  && python3 -m venv --without-pip /opt/client-ip \
  && /pip/bin/pip install --quiet --no-cache-dir \
@@ -25,10 +25,17 @@ RUN python3 -m venv /pip \
  && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile \
       --no-deps --only-binary :all: --require-hashes -r requirements/run.txt \
  && /pip/bin/pip --python /opt/client-ip/bin/python check
+# The bill of materials of what is installed here, before anything is taken away.
+COPY pyproject.toml README.md LICENSE ./
+RUN python3 -m venv --without-pip /sbom \
+ && /pip/bin/pip --python /sbom/bin/python install --quiet --no-cache-dir --no-deps \
+      --only-binary :all: --require-hashes -r requirements/sbom.txt \
+ && mkdir -p /usr/share/client-ip-webhook \
+ && /sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON --pyproject pyproject.toml \
+      --mc-type application --output-file /usr/share/client-ip-webhook/sbom.cdx.json /opt/client-ip/bin/python
 # Of the Kubernetes client only configuration and credentials are used: its model classes are most of the image.
 RUN cd /opt/client-ip/lib/python3*/site-packages/kubernetes \
  && rm -r aio && find client/models client/api -type f ! -name __init__.py -delete
-COPY pyproject.toml README.md LICENSE ./
 COPY certs certs
 COPY webhook webhook
 # Bytecode that is never compared with its source: nothing is stat'ed or written at start.
@@ -51,6 +58,7 @@ LABEL org.opencontainers.image.title="client-ip-webhook" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /opt/client-ip /opt/client-ip
+COPY --from=build /usr/share/client-ip-webhook /usr/share/client-ip-webhook
 ENV PATH=/opt/client-ip/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

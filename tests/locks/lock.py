@@ -27,6 +27,7 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "envoy": ("envoy",),
     "oldest-pip": ("oldest-pip",),
     "uv": ("uv",),
+    "sbom": ("sbom",),
 }
 """The locks that are installed together, by the name of the environment that they make."""
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
