@@ -10,7 +10,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --onl
 FAST := tests/locks tests/unit tests/property tests/tls tests/serve tests/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos image-test browser-test bench gate manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-fast proof proof-clean chaos monitoring release release-test image-test browser-test bench gate manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -54,12 +54,24 @@ proof-clean: ## what a killed `make proof` left: its network namespaces and what
 chaos: install-dev ## faults under load on a real API server: rotations, restarts, crashes, clocks (root; minutes)
 	$(BIN)/python -m tests.chaos $(PYTEST)
 
+monitoring: install-dev ## the chart's alerts and dashboard, by promtool and on real metrics
+	$(BIN)/python -m tests.parts.build kube-1.37 prometheus
+	$(BIN)/pytest -q $(PYTEST) tests/monitoring
+
 image-test: install-dev ## the image built without Docker, and run as the chart runs it (root, buildah, debootstrap)
 	$(BIN)/pytest -q -s $(PYTEST) tests/image
 
 browser-test: install-dev ## the HTML report in Chromium: filter, sort, accessibility, attacks (needs chromium)
 	$(BIN)/python $(PIP_INSTALL) -r requirements/browser.txt
 	$(BIN)/pytest -q $(PYTEST) tests/browser
+
+release: install-dev ## wheel, sdist, chart, bill of materials, Krew plugin, checksums: dist/
+	$(BIN)/python -m tests.parts.build helm
+	$(BIN)/python -m release $(RELEASE)
+
+release-test: install-dev ## a release made twice, to the same bytes, and used
+	$(BIN)/python -m tests.parts.build helm
+	$(BIN)/pytest -q $(PYTEST) tests/release
 
 manifests: install-dev ## deploy/install.yaml, from the chart
 	$(BIN)/python -m tests.deploy.manifests
@@ -82,7 +94,7 @@ fmt: install-dev ## format and fix what can be fixed
 
 # A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
-LOCKS := run build dev bench browser go envoy oldest-pip uv
+LOCKS := run build dev bench browser go envoy oldest-pip uv sbom
 UPGRADE ?= --upgrade
 lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
 	cd requirements && for name in $(LOCKS); do \

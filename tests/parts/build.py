@@ -43,6 +43,8 @@ class Part:
     ldflags: str = "-s -w"
     sources: tuple[str, ...] = field(default=("go.mod", "go.sum"))
     """The module's files that the binaries depend on (globs)."""
+    tags: str = ""
+    """Go build tags, separated by commas."""
 
 
 def _kubernetes(version: str) -> str:
@@ -109,6 +111,15 @@ PARTS: Final = {
         ),
         Part(name="helm", module="helm", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
         Part(
+            name="prometheus",
+            module="prometheus",
+            packages={
+                "promtool": "github.com/prometheus/prometheus/cmd/promtool",
+                "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
+            },
+            tags="remove_all_sd",
+        ),
+        Part(
             name="istio-1.31",
             module="istio",
             packages={
@@ -159,7 +170,8 @@ def _build(part: Part, go: str, binary: str, package: str, folder: Path) -> None
         return
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / f".{binary}.{os.getpid()}"
-    command = [go, "build", "-trimpath", "-mod=readonly", "-ldflags", part.ldflags, "-o", str(made), package]
+    command = [go, "build", "-trimpath", "-mod=readonly", "-ldflags", part.ldflags, "-o", str(made)]
+    command += [*(["-tags", part.tags] if part.tags else []), package]
     environment = {
         **os.environ,
         "CGO_ENABLED": "0",
@@ -231,7 +243,7 @@ def _version(go: str) -> tuple[int, ...]:
 
 
 def _key(part: Part, go: str) -> str:
-    digest = hashlib.sha256(repr((part.packages, part.ldflags, _version(go))).encode())
+    digest = hashlib.sha256(repr((part.packages, part.ldflags, _version(go))).encode() + part.tags.encode())
     module = MODULES / part.module
     for glob in part.sources:
         for path in sorted(module.glob(glob)):

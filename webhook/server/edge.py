@@ -59,6 +59,10 @@ class State:
     turns: Turns = field(default_factory=Turns)
     now: Callable[[], datetime] = utc_now
 
+    def __post_init__(self) -> None:
+        """Let the gauge say what /readyz says."""
+        self.metrics.ready.set_function(lambda: float(not self.not_ready()))
+
     def not_ready(self) -> list[str]:
         """Return why the server is not ready; empty where it is."""
         reasons = [f"not synced: {kind}" for kind in self.source.missing()]

@@ -73,6 +73,9 @@ class Metrics:
             ("listener", "reason"),
             registry=self._registry,
         )
+        self.ready: Final = Gauge(
+            "client_ip_ready", "Whether the server is ready, as /readyz says.", registry=self._registry
+        )
         build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
