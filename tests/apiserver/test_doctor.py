@@ -179,8 +179,10 @@ def _image(api: Api, number: int, digest: str) -> None:
 @contextmanager
 def _serving(plane: ControlPlane, folder: Path) -> Iterator[Server]:
     kubeconfig = plane.service_account_kubeconfig(OWN_NAMESPACE, OURS)
-    options = ("--kubeconfig", str(kubeconfig), "--tls-secret", SECRET)
-    options += ("--tls-host", "127.0.0.1", "--tls-host", f"{OURS}.{OWN_NAMESPACE}.svc")
+    options = [
+        *("--kubeconfig", str(kubeconfig), "--tls-secret", SECRET),
+        *("--tls-host", "127.0.0.1", "--tls-host", f"{OURS}.{OWN_NAMESPACE}.svc"),
+    ]
     with Server(folder, *options, "--drain-seconds", "0", self_signed=False) as running:
         host, port = running.address
         (configuration,) = render("configuration", "--url", f"https://{host}:{port}/mutate")
@@ -645,7 +647,7 @@ def test_what_is_broken_is_said_by_its_check_and_by_no_other(cluster: Cluster, c
         def said() -> bool:
             found.clear()
             found.update(cluster.doctor())
-            return found[case.check]["result"] == case.level
+            return bool(found[case.check]["result"] == case.level)
 
         eventually(said, lambda: found.get(case.check), 20)
         check = found[case.check]

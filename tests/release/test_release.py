@@ -44,7 +44,7 @@ def test_a_second_release_of_the_commit_is_the_same_to_the_byte(first: Path, tmp
 
 
 def test_the_checksums_are_those_of_the_files_and_of_all_of_them(first: Path) -> None:
-    lines = dict(reversed(line.split("  ")) for line in (first / SUMS).read_text().splitlines())
+    lines = {line.split("  ")[1]: line.split("  ")[0] for line in (first / SUMS).read_text().splitlines()}
     assert set(lines) == {path.name for path in first.iterdir()} - {SUMS}
     for name, digest in lines.items():
         assert hashlib.sha256((first / name).read_bytes()).hexdigest() == digest

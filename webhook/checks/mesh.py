@@ -47,7 +47,8 @@ def _injectors(evidence: Evidence) -> Finding:
             "No injector is called for their pods. kubectl get mutatingwebhookconfigurations -l istio.io/rev",
         )
     names = sorted({each.configuration for each in mesh.injectors})
-    if not mesh.configs:
+    configs = [str(metadata(each).get("name", "")) for each in evidence.all("istio-config-maps")]
+    if not any(name.startswith(wellknown.INJECTOR_CONFIGMAP) for name in configs):
         return warning(
             f"{few(names)}: the injector's ConfigMap is not known",
             "Istio's defaults are assumed. The webhook reads istio-sidecar-injector[-<revision>] in the chart's "
@@ -143,7 +144,7 @@ GROUP: Final = Group(
             id="injectors-found",
             description="sidecar injectors are known, with their settings",
             ask=_injectors,
-            reads=("configurations", "namespaces"),
+            reads=("configurations", "namespaces", "istio-config-maps"),
         ),
         Check(
             id="cni-and-mode",
