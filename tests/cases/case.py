@@ -87,6 +87,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     """The namespace's name, where it matters."""
     nodes: list[dict[str, Any]] | None = None
     """In place of those in cluster.yaml."""
+    injectors: bool = True
+    """False: only files are known, and they hold no injector's configuration."""
     facts: list[dict[str, Any]] = []
     """More objects: policies, injectors' webhook configurations, ConfigMaps."""
     operation: str = "CREATE"
@@ -115,7 +117,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     def cluster(self) -> list[dict[str, Any]]:
         """Return the facts but the namespace: nodes, injectors and what the case adds."""
         nodes = self.nodes if self.nodes is not None else load(CLUSTER)
-        return [*map(completed, nodes), *load(ISTIO), *map(completed, self.facts)]
+        return [*map(completed, nodes), *(load(ISTIO) if self.injectors else ()), *map(completed, self.facts)]
 
 
 class _Loader(yaml.SafeLoader):

@@ -78,7 +78,7 @@ def test_yaml_is_fit_to_be_applied() -> None:
     assert pod["metadata"]["labels"] == {"client-ip.dev/method": "tproxy"}
     assert same_config == yaml.safe_load(config)
     assert same_deployment == deployment, "a workload's pods are patched when they are made"
-    assert "1 other objects are not decided" in done.stderr
+    assert "not decided: ConfigMap default/c" in done.stderr
     again = run("check", "--state", CLUSTER, "-o", "yaml", "-", given=done.stdout)
     assert again.stdout == done.stdout
 
@@ -230,4 +230,4 @@ def test_without_state_or_cluster_it_says_so() -> None:
 def test_nothing_to_decide_is_said() -> None:
     done = run("check", "--state", CLUSTER, "-", given="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n")
     assert "nothing to decide" in done.stderr
-    assert "1 other objects are not decided" in done.stderr
+    assert "not decided: ConfigMap default/c" in done.stderr

@@ -104,6 +104,12 @@ PARTS: Final = {
             sources=("go.mod", "go.sum", "cmd/expressions/*.go"),
         ),
         Part(
+            name="yamls-1.37",
+            module="kube137",
+            packages={"yamls": "./cmd/yamls"},
+            sources=("go.mod", "go.sum", "cmd/yamls/*.go"),
+        ),
+        Part(
             name="bench",
             module="bench",
             packages={name: f"./cmd/{name}" for name in ("load", "plain", "controllerruntime", "nodes")},

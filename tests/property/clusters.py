@@ -176,9 +176,9 @@ def policy(name: str, spec: Document) -> Document:
     }
 
 
-def snapshot_of(*objects: Document, nodes_synced: bool = True) -> Snapshot:
+def snapshot_of(*objects: Document, nodes_synced: bool = True, from_files: bool = False) -> Snapshot:
     """Return the facts that *objects* are, as the API server's JSON."""
-    collector = Collector(nodes_synced=nodes_synced)
+    collector = Collector(nodes_synced=nodes_synced, from_files=from_files)
     for name, labels in NAMESPACES.items():
         collector.put("v1", "Namespace", {"metadata": {"name": name, "labels": labels}})
     # Policies first: nodes are classified by them.
@@ -192,8 +192,9 @@ snapshots = st.builds(
         *nodes,
         *([policy("default", default)] if default is not None else []),
         *([policy("team", other)] if other is not None else []),
-        *extras,
+        *(extras or ()),
         nodes_synced=synced,
+        from_files=extras is None,
     ),
     nodes,
     st.none() | default_specs,
@@ -205,6 +206,7 @@ snapshots = st.builds(
             (INJECTOR, TPROXY_MESH, TERWAY),
             (EARLY,),
             (),
+            None,
         ),
     ),
     st.sampled_from((*(True,) * 9, False)),

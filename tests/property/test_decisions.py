@@ -67,16 +67,20 @@ def test_deciding_on_our_own_output_changes_nothing(snapshot: Snapshot, reviewed
 @law
 @given(snapshot=clusters.snapshots, reviewed=clusters.reviewed)
 def test_explain_ends_where_decide_does(snapshot: Snapshot, reviewed: Reviewed) -> None:
-    """The first question that answers is the decision; every question has an answer or a fact."""
+    """The first question that answers is the decision; those before it have a fact, those after it are not asked."""
     request = reviewed.request()
     decision = decide(request, snapshot, now=NOW)
     asked = explain(request, snapshot, now=NOW)
     first = next(each.answer for each in asked if each.answer is not None)
     assert (first.reason, first.cause) == (decision.reason, decision.cause)
     assert first.patch in {decision.patch, decision.would_patch} or decision.mode is Mode.DISABLED or not _pod(reviewed)
-    for each in asked:
+    answered = [each.answer is not None for each in asked].index(True)
+    for each in asked[: answered + 1]:
+        assert each.asked
         assert each.answer is None or each.fact == each.answer.cause
         assert each.fact, each.question
+    for each in asked[answered + 1 :]:
+        assert (each.asked, each.answer, each.fact) == (False, None, "")
 
 
 def _pod(reviewed: Reviewed) -> bool:

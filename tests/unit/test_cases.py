@@ -29,7 +29,7 @@ def snapshot_of(case: Case) -> Snapshot:
     """Return the facts as `serve` would have them."""
     namespace = case.namespace_document()
     facts = [*case.cluster(), *([namespace] if namespace is not None else ())]
-    collector = Collector()
+    collector = Collector(from_files=not case.injectors)
     for document in sorted(facts, key=lambda each: each["kind"] != "ClientIPPolicy"):  # nodes are read by its rules
         collector.put(document["apiVersion"], document["kind"], document)
     return collector.snapshot()

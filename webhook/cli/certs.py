@@ -14,6 +14,8 @@ from certs.rotator import Location, Rotator, request
 from certs.secret import read_secret
 from certs.serving import ServingCertificate
 from webhook.cli.opened import ask as ask_cluster
+from webhook.cli.printing import Cell, console, print_table, styled
+from webhook.cli.streams import write_document
 from webhook.facts.cluster import Cluster
 from webhook.facts.kube import KubeClient
 from webhook.rules import wellknown
@@ -70,12 +72,19 @@ def status(
 
     found = ask_cluster(kubeconfig, context, read)
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        write_document(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     else:
-        for key, value in found.items():
-            for line in value if isinstance(value, list) else [value]:
-                click.echo(f"{key:<14} {line}")
+        _print_status(found)
     return 0 if found["good"] else 1
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    rows: list[tuple[Cell, Cell]] = []
+    for key, value in found.items():
+        texts = value if isinstance(value, list) else ["yes" if value else "no"] if key == "good" else [str(value)]
+        colour = {"good": "green" if value else "red", "problems": "yellow"}.get(key, "")
+        rows += [(key if number == 0 else "", styled(text, colour)) for number, text in enumerate(texts)]
+    print_table(console(), ("WHAT", "HOW IT IS"), rows)
 
 
 async def _status(client: KubeClient, namespace: str, secret: str, service: str) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """`client-ip check`: the webhook's own evaluator over manifests, for people and for CI."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import click
 import msgspec
-import yaml
 
 from webhook.cli.manifests import Manifests, Subject, TimeType, now_or, read_manifests
-from webhook.cli.report import as_json, table
+from webhook.cli.patching import PatchFails, patched
+from webhook.cli.printing import console, progress, say
+from webhook.cli.report import Rows, as_json, counts, is_lost, message, print_decisions
+from webhook.cli.streams import write_document
+from webhook.cli.yamls_out import yaml_stream
+from webhook.facts.files import Found
 from webhook.rules.decide import decide
-from webhook.rules.decision import Decision, Mode, Outcome
-from webhook.rules.patch import Patch
+from webhook.rules.decision import Decision, Outcome
 
 FILES: Final = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 STATE: Final = click.option(
@@ -22,11 +24,14 @@ STATE: Final = click.option(
     multiple=True,
     envvar="CLIENT_IP_STATE",
     metavar="PATH",
-    help="A file or folder with the cluster's objects. Repeatable. Without it, the kubeconfig's cluster is read.",
+    help=(
+        "A file, folder or dump (.tgz) with the cluster's objects, or - for standard input. Repeatable. Without it, "
+        "the kubeconfig's cluster is read."
+    ),
 )
 POLICY: Final = click.option("--policy", metavar="FILE", help="A ClientIPPolicy that joins the state.")
 NAMESPACE: Final = click.option(
-    "-n", "--namespace", default="default", show_default=True, help="Of objects that name none."
+    "-n", "--namespace", help="Of objects that name none. [default: that of the kubeconfig's context, else default]"
 )
 KUBECONFIG: Final = click.option("--kubeconfig", metavar="FILE", help="The kubeconfig of the cluster to read.")
 CONTEXT: Final = click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
@@ -41,6 +46,8 @@ Examples:
   client-ip check --state examples/cluster examples/apps
   client-ip check --state cluster/ -o json --strict deploy.yaml
   kustomize build . | client-ip check --state cluster/ -o yaml - | kubectl apply -f -
+  kubectl get ns,nodes,mutatingwebhookconfigurations -o json | client-ip check --state - deploy.yaml
+  client-ip check --state must-gather.tgz deploy.yaml
   kubectl client-ip check deploy.yaml        (the kubeconfig's cluster)
 
 \b
@@ -68,7 +75,7 @@ def command(
     files: tuple[str, ...],
     states: tuple[str, ...],
     policy: str | None,
-    namespace: str,
+    namespace: str | None,
     output: str,
     strict: bool,
     kubeconfig: str | None,
@@ -78,74 +85,69 @@ def command(
     """
     Decide manifests as the webhook would and print what would happen to each.
 
-    FILE is a file or folder of YAML or JSON, or - for standard input: Pods, Services, Deployments, StatefulSets,
-    DaemonSets, ReplicaSets, Jobs and CronJobs are decided; Namespaces, Nodes, policies and webhook configurations
-    join the state.
+    FILE is a file or folder of YAML or JSON, also compressed or in an archive, or - for standard input. Pods, Services
+    and the pod templates of every kind are decided (Deployments, CronJobs, Rollouts, CloneSets, Knative Services, …);
+    what is not decided is named. Namespaces, Nodes, policies and webhook configurations join the state.
     """
     manifests = read_manifests(
         files, states=states, policy=policy, namespace=namespace, kubeconfig=kubeconfig, context=context
     )
     moment = now_or(now)
-    rows = [(subject, decide(subject.request, manifests.snapshot, now=moment)) for subject in manifests.subjects]
+    rows = decided(manifests, moment)
+    for subject, decision in rows:
+        _prove(subject, decision)
     if output == "json":
         elements = [as_json(subject, decision) for subject, decision in rows]
-        click.echo(msgspec.json.format(msgspec.json.encode(elements), indent=2).decode())
+        write_document(msgspec.json.format(msgspec.json.encode(elements), indent=2) + b"\n")
     elif output == "yaml":
-        _print_yaml(manifests, dict(zip(map(id, manifests.subjects), (decision for _, decision in rows), strict=True)))
+        _print_yaml(manifests, rows)
     elif rows:
-        click.echo(table(rows))
+        print_decisions(console(), rows)
     _say_rest(manifests, rows, output)
-    lost = [subject for subject, decision in rows if decision.outcome is Outcome.LOST and decision.mode is Mode.ENFORCE]
-    return 1 if strict and lost else 0
+    return 1 if strict and any(is_lost(decision) for _, decision in rows) else 0
 
 
-def _say_rest(manifests: Manifests, rows: Sequence[tuple[Subject, Decision]], output: str) -> None:
-    if manifests.others:
-        click.echo(f"{manifests.others} other objects are not decided", err=True)
-    if not rows:
-        click.echo("nothing to decide: no Pod, Service or workload in the input", err=True)
+def decided(manifests: Manifests, now: datetime) -> Rows:
+    """Return each subject with its decision."""
+    with progress("deciding", total=len(manifests.subjects), unit="objects") as bar:
+        rows = []
+        for subject in manifests.subjects:
+            rows.append((subject, decide(subject.request, manifests.snapshot, now=now)))
+            bar.advance()
+    return rows
+
+
+def _prove(subject: Subject, decision: Decision) -> None:
+    """Apply what the webhook would send, as the API server would: one that fails is a bug, and it is seen here."""
+    try:
+        patched(subject.manifest, decision.patch or decision.would_patch)
+    except PatchFails as error:
+        raise click.ClickException(f"{subject.title}: {error}") from error
+
+
+def _say_rest(manifests: Manifests, rows: Rows, output: str) -> None:
+    err = console(stderr=True)
     if output == "yaml":
         for subject, decision in rows:
             if decision.outcome is Outcome.LOST:
-                click.echo(f"{subject.namespace}/{subject.kind}/{subject.name}: {decision.message}", err=True)
+                say(err, f"{subject.title}: {message(subject, decision)}")
+    for line in (*manifests.undecided, *manifests.lacking):
+        say(err, line)
+    if not rows:
+        say(err, "nothing to decide: no Pod, Service or pod template in the input")
+    else:
+        say(console(stderr=output != "table"), counts(rows))
 
 
-def _print_yaml(manifests: Manifests, decisions: dict[int, Decision]) -> None:
-    printed = []
-    for found, subject in manifests.documents:
-        manifest: Any = msgspec.to_builtins(found.value)
-        if subject is not None and subject.kind in {"Pod", "Service"}:
-            manifest = patched(manifest, decisions[id(subject)].patch)
-        printed.append(manifest)
-    yaml.dump_all(printed, sys.stdout, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+def _print_yaml(manifests: Manifests, rows: Rows) -> None:
+    decisions = {id(subject): decision for subject, decision in rows}
+    with progress("writing", total=len(manifests.documents), unit="objects") as bar:
+        for text in yaml_stream(_patched(found, subjects, decisions) for found, subjects in manifests.documents):
+            write_document(text.encode())
+            bar.advance()
 
 
-def patched(manifest: dict[str, Any], patch: Patch) -> dict[str, Any]:
-    """Return *manifest* with our own operations applied: `add` below mappings, whose parents exist."""
-    result: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(manifest))
-    for operation in patch:
-        *parents, last = [
-            token.replace("~1", "/").replace("~0", "~") for token in operation.path.removeprefix("/").split("/")
-        ]
-        target = result
-        for token in parents:
-            if target.get(token) is None:
-                target[token] = {}
-            target = target[token]
-        target[last] = operation.as_json()["value"]
-    return result
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 readers would take for something else than a string."""
-
-
-_AMBIGUOUS: Final = frozenset({"y", "n"})
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else '"' if value.lower() in _AMBIGUOUS else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
+def _patched(found: Found, subjects: Sequence[Subject], decisions: Mapping[int, Decision]) -> Mapping[str, Any]:
+    """Return an object as the webhook lets it through: a workload's pods are patched when they are made."""
+    whole = [each for each in subjects if not each.template]
+    return patched(found.value, decisions[id(whole[0])].patch) if whole else found.value

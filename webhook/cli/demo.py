@@ -1,6 +1,5 @@
 """`client-ip demo`: the server on real TLS, asked about real manifests as the API server would ask."""
 
-import difflib
 import http.client
 import json
 import re
@@ -12,20 +11,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import click
-import yaml
+from rich.console import Console
 
-from webhook.cli.check import patched
+from webhook.cli.patching import applied, difference
+from webhook.cli.printing import Cell, console, print_table, say, styled
 from webhook.cli.report import COLOURS
 from webhook.facts.files import FilesInvalid, Found, expand, read
 from webhook.rules.decision import ADVICE, Outcome, Reason
 from webhook.rules.objects import GROUPS
-from webhook.rules.patch import Patch, PatchOperation
 from webhook.server.review import decode_response
 
 START_SECONDS: Final = 15.0
+Operations: TypeAlias = list[dict[str, Any]]
 PLURALS: Final = {kind: f"{kind.lower()}s" for kind in GROUPS}
 
 
@@ -46,25 +46,29 @@ def command(*, files: tuple[str, ...], cluster: str) -> None:
     what happened to each and why, and stops.
     """
     manifests = _manifests(files or ("examples/apps",), cluster)
-    click.secho("The cluster:", bold=True)
-    for line in _cluster(cluster):
-        click.echo(f"  {line}")
-    shown: tuple[dict[str, Any], dict[str, Any]] | None = None
+    out = console()
+    say(out, styled("The cluster:", "bold"))
+    print_table(out, ("KIND", "NAME", "WHAT COUNTS OF IT"), list(_cluster(cluster)))
+    shown: tuple[Found, Operations] | None = None
+    rows: list[tuple[Cell, ...]] = []
     with _server(cluster) as (address, context):
         connection = http.client.HTTPSConnection(*address, context=context, timeout=10)
-        click.secho(f"\nAsked over HTTPS at {address[0]}:{address[1]}:", bold=True)
+        say(out, "")
+        say(out, styled(f"Asked over HTTPS at {address[0]}:{address[1]}:", "bold"))
         for found in manifests:
             response = _ask(connection, found)
-            patch = _patch(response)
-            _print(found, response, patch)
-            if patch and shown is None and found.kind == "Pod":
-                before = dict(found.value)
-                shown = before, patched(before, patch)
+            operations = response.get("patch", [])
+            rows.append(_row(found, response))
+            if operations and shown is None and found.kind == "Pod":
+                shown = found, operations
         connection.close()
+    print_table(out, ("OBJECT", "DONE", "REASON", "WHAT IT MEANS"), rows)
     if shown is not None:
-        click.secho("\nWhat the API server stores of the first patched pod:", bold=True)
-        _diff(*shown)
-    click.echo("\nNext: client-ip check --state examples/cluster FILE…, client-ip explain, README.md")
+        say(out, "")
+        say(out, styled("What the API server stores of the first patched pod:", "bold"))
+        _diff(out, *shown)
+    say(out, "")
+    say(out, "Next: client-ip check --state examples/cluster FILE…, client-ip explain, README.md")
 
 
 def _manifests(files: Sequence[str], cluster: str) -> list[Found]:
@@ -79,18 +83,17 @@ def _manifests(files: Sequence[str], cluster: str) -> list[Found]:
     return [each for each in found if each.kind in GROUPS]
 
 
-def _cluster(folder: str) -> Iterator[str]:
+def _cluster(folder: str) -> Iterator[tuple[Cell, ...]]:
     for path in expand([folder]):
         for found in read(str(path), path.read_bytes(), []):
-            name = found.value["metadata"]["name"]
+            metadata = found.value["metadata"]
+            counts = ""
             if found.kind == "Node":
                 info = found.value["status"]["nodeInfo"]
-                yield f"node {name}: {info['osImage'] or 'no osImage'} {info['kernelVersion']}".rstrip()
+                counts = f"{info['osImage'] or 'no osImage'} {info['kernelVersion']}".rstrip()
             elif found.kind == "Namespace":
-                labels = found.value["metadata"].get("labels", {})
-                yield f"namespace {name}: " + ", ".join(f"{key}={value}" for key, value in labels.items())
-            else:
-                yield f"{found.kind} {name}"
+                counts = ", ".join(f"{key}={value}" for key, value in metadata.get("labels", {}).items())
+            yield found.kind, metadata["name"], counts
 
 
 @contextmanager
@@ -161,33 +164,21 @@ def _ask(connection: http.client.HTTPSConnection, found: Found) -> dict[str, Any
     return decode_response(body)
 
 
-def _patch(response: dict[str, Any]) -> Patch:
-    operations = []
-    for operation in response.get("patch", ()):
-        value = operation["value"]
-        entry = next(iter(value.items())) if isinstance(value, dict) else value
-        operations.append(PatchOperation(operation["path"], entry))
-    return tuple(operations)
-
-
-def _print(found: Found, response: dict[str, Any], patch: Patch) -> None:
+def _row(found: Found, response: dict[str, Any]) -> tuple[Cell, ...]:
     audit = response["auditAnnotations"]
     reason = Reason(audit["reason"])
     metadata = found.value["metadata"]
     name = metadata.get("name") or f"{metadata.get('generateName', '')}…"
-    title = f"{found.kind} {metadata.get('namespace', 'default')}/{name}"
-    colour = COLOURS[Outcome(audit["outcome"])]
-    done = "patched" if patch else "audit, not patched" if audit["mode"] == "audit" else "left alone"
-    click.echo(f"  {title:<42} {done:<19} {click.style(reason.value, fg=colour, bold=True)}")
-    click.echo(f"      {audit['cause']}")
-    click.echo(f"      → {ADVICE[reason]}")
-
-
-def _diff(before: dict[str, Any], after: dict[str, Any]) -> None:
-    sent, stored = (
-        yaml.safe_dump(each, sort_keys=False, default_flow_style=False).splitlines(keepends=True)
-        for each in (before, after)
+    done = "patched" if response.get("patch") else "audit, not patched" if audit["mode"] == "audit" else "left alone"
+    return (
+        f"{metadata.get('namespace', 'default')}/{found.kind}/{name}",
+        done,
+        styled(reason.value, f"bold {COLOURS[Outcome(audit['outcome'])]}"),
+        f"{audit['cause']}\n→ {ADVICE[reason]}",
     )
-    for line in difflib.unified_diff(sent, stored, "as it was sent", "as it is stored"):
-        colour = "green" if line.startswith("+") else "red" if line.startswith("-") else None
-        click.secho(f"  {line.rstrip()}", fg=colour)
+
+
+def _diff(out: Console, sent: Found, operations: Operations) -> None:
+    """Print what jsonpatch makes of the operations that came over HTTPS."""
+    for line in difference(sent.value, applied(sent.value, operations)):
+        say(out, styled(f"  {line}", "green" if line.startswith("+") else "red" if line.startswith("-") else ""))

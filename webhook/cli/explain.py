@@ -7,8 +7,10 @@ import click
 import msgspec
 
 from webhook.cli.check import CONTEXT, KUBECONFIG, NAMESPACE, NOW, POLICY, STATE
-from webhook.cli.explained import explained_json, explained_text
+from webhook.cli.explained import explained_json, print_explained
 from webhook.cli.manifests import kind_of, now_or, read_manifests
+from webhook.cli.printing import console
+from webhook.cli.streams import write_document
 
 
 @click.command(
@@ -35,7 +37,7 @@ def command(
     subjects: tuple[str, ...],
     states: tuple[str, ...],
     policy: str | None,
-    namespace: str,
+    namespace: str | None,
     output: str,
     kubeconfig: str | None,
     context: str | None,
@@ -68,10 +70,10 @@ def command(
         raise click.UsageError("nothing to explain: no Pod, Service or workload in the input")
     if output == "json":
         elements = [explained_json(subject, manifests.snapshot, moment) for subject in manifests.subjects]
-        click.echo(msgspec.json.format(msgspec.json.encode(elements), indent=2).decode())
+        write_document(msgspec.json.format(msgspec.json.encode(elements), indent=2) + b"\n")
         return
     for subject in manifests.subjects:
-        click.echo(explained_text(subject, manifests.snapshot, moment))
+        print_explained(console(), subject, manifests.snapshot, moment)
 
 
 def _is_name(text: str) -> bool:

@@ -1,21 +1,22 @@
-"""An explanation as text for people and as JSON for machines: of manifests, and of what runs."""
+"""An explanation as a tree for people and as JSON for machines: of manifests, and of what runs."""
 
-import textwrap
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import click
+from rich.console import Console
+from rich.text import Text
 
 from webhook.cli.manifests import Subject
-from webhook.cli.report import COLOURS, as_json, remarks
+from webhook.cli.patching import difference, patched
+from webhook.cli.printing import Branch, print_tree, shown, styled
+from webhook.cli.report import COLOURS, advice, as_json, remarks
 from webhook.rules.decide import Explained, decide, explain
-from webhook.rules.decision import ADVICE, Decision
+from webhook.rules.decision import Decision
 from webhook.rules.snapshot import Snapshot
 
 
 def explained_json(subject: Subject, snapshot: Snapshot, now: datetime) -> dict[str, Any]:
-    """Return the decision with its questions, for machines."""
+    """Return the decision with its questions, for machines: those that were asked, the last of which answered."""
     decision = decide(subject.request, snapshot, now=now)
     questions = explain(subject.request, snapshot, now=now)
     return {
@@ -27,37 +28,37 @@ def explained_json(subject: Subject, snapshot: Snapshot, now: datetime) -> dict[
                 "fact": each.fact,
             }
             for each in questions
+            if each.asked
         ],
     }
 
 
-def explained_text(subject: Subject, snapshot: Snapshot, now: datetime) -> str:
-    """Return the decision with its questions, for people."""
+def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: datetime) -> None:
+    """Print the decision with its questions, for people."""
     decision = decide(subject.request, snapshot, now=now)
-    questions = explain(subject.request, snapshot, now=now)
-    return "\n".join(_lines(subject, decision, questions))
-
-
-def _lines(subject: Subject, decision: Decision, questions: tuple[Explained, ...]) -> Iterator[str]:
-    yield click.style(f"{subject.kind} {subject.namespace}/{subject.name}", bold=True)
-    decided = False
-    for number, each in enumerate(questions, start=1):
-        if each.answer is None:
-            mark, text = click.style("✓", fg="green"), each.fact
-        elif decided:
-            mark, text = click.style("·", fg="bright_black"), f"(would be {each.answer.reason}) {each.fact}"
-        else:
-            decided = True
-            colour = COLOURS[decision.outcome]
-            mark = click.style("→", fg=colour)
-            text = f"{click.style(each.answer.reason.value, fg=colour, bold=True)}: {each.fact}"
-        wrapped = textwrap.wrap(text, 100) or [""]
-        yield f"  {mark} {number}. {each.question}"
-        yield from (f"       {line}" for line in wrapped)
-    yield f"  {decision.reason} ({decision.outcome}, mode {decision.mode}): {ADVICE[decision.reason]}"
-    for operation in decision.patch or decision.would_patch:
-        word = "patch" if decision.patch else "would patch"
-        yield f"  {word}: add {operation.path} = {operation.as_json()['value']}"
+    root = Branch(styled(f"{subject.kind} {subject.namespace}/{subject.name}{subject.part}", "bold"))
+    for number, each in enumerate(explain(subject.request, snapshot, now=now), start=1):
+        _add_question(root, number, each, decision)
+    colour = COLOURS[decision.outcome]
+    verdict = Text.assemble((decision.reason.value, f"bold {colour}"), f" ({decision.outcome}, mode {decision.mode})")
+    end = root.add(verdict.append(shown(f": {advice(subject, decision)}")))
+    patch = decision.patch or decision.would_patch
+    if patch:
+        changes = end.add("it is stored so:" if decision.patch else "without audit it would be stored so:")
+        for line in difference(subject.manifest, patched(subject.manifest, patch)):
+            changes.add(styled(line, "green" if line.startswith("+") else "red" if line.startswith("-") else ""))
     for remark in (*decision.warnings, *remarks(subject, decision)):
-        yield f"  ! {remark}"
-    yield ""
+        end.add(styled(f"! {remark}", "yellow"))
+    print_tree(out, root)
+    out.print()
+
+
+def _add_question(root: Branch, number: int, each: Explained, decision: Decision) -> None:
+    if not each.asked:
+        root.add(styled(f"· {number}. {each.question} (not asked: it is decided)", "bright_black"))
+    elif each.answer is None:
+        root.add(Text.assemble(("✓", "green"), f" {number}. {each.question}")).add(each.fact)
+    else:
+        colour = COLOURS[decision.outcome]
+        asked = root.add(Text.assemble(("→", colour), f" {number}. {each.question}"))
+        asked.add(Text.assemble((each.answer.reason.value, f"bold {colour}"), shown(f": {each.fact}")))

@@ -1,27 +1,44 @@
 """
 Reads what `check` and `explain` are given: manifests to decide, and the facts to decide them by.
 
-Facts inside the manifests join those of --state; without either, a cluster is read once.
+Facts inside the manifests join those of --state; without either, a cluster is read once. What files lack is no fact:
+it may be in the cluster all the same, and is said once.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
+from webhook.cli.printing import progress
 from webhook.facts.collect import Collector, FactError, decode
-from webhook.facts.files import FilesInvalid, Found, Problem, expand, read, read_bytes, take_all
-from webhook.rules import wellknown
-from webhook.rules.decide import pod_of
-from webhook.rules.objects import GROUPS, DaemonSet, Pod, Reviewed, Service
+from webhook.facts.files import FilesInvalid, Found, expand, read, read_bytes, take_all
+from webhook.facts.kubeconfig import KubeconfigUnreadable, context_namespace
+from webhook.facts.problem import Problem
+from webhook.rules.decide import as_daemon, pod_of
+from webhook.rules.objects import GROUPS, ObjectMeta, Pod, Reviewed, Service
 from webhook.rules.policy_document import read_time
 from webhook.rules.snapshot import Request, Snapshot
+from webhook.rules.templates import ShapedTemplate, pod_templates
 
 API_VERSIONS: Final = {kind: f"{group}/v1".lstrip("/") for kind, group in GROUPS.items()}
+STDIN: Final = "-"
+DAEMON_SET: Final = "DaemonSet"
+TEMPLATES: Final = {"CronJob": "spec.jobTemplate.spec.template"}
+"""Where the pod template of each of our workloads stands, if not at spec.template."""
+CLUSTER_SCOPED: Final = frozenset(
+    {
+        *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PersistentVolume", "StorageClass"),
+        *("PriorityClass", "IngressClass", "GatewayClass", "APIService", "RuntimeClass", "CSIDriver"),
+        *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "ValidatingAdmissionPolicy"),
+        *("ValidatingAdmissionPolicyBinding", "ClusterIssuer", "ClusterPolicy"),
+    }
+)
+"""Kinds that are often among manifests and have no namespace: only how a name is printed rests on it."""
 _SHORT: Final = {
     "po": "Pod",
     "svc": "Service",
@@ -41,27 +58,42 @@ def kind_of(written: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One Pod, Service or workload to decide."""
+    """One Pod, Service or pod template to decide."""
 
     api_version: str
     kind: str
     namespace: str
     name: str
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
+    """The object that the decision's patch applies to: a Pod of a workload's template in its place."""
     request: Request
     notes: tuple[str, ...] = ()
     """What a raw manifest lacks, where it matters."""
+    template: str = ""
+    """Where the pod template stands; empty in what is patched itself, Pods and Services."""
+    part: str = ""
+    """What tells it from another pod template of the same object."""
+    offline: bool = False
+    """Files took a cluster's place: what they lack may be there all the same."""
+
+    @property
+    def title(self) -> str:
+        """How it is named in a table."""
+        return f"{self.namespace}/{self.kind}/{self.name}{self.part}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifests:
-    """What was read: subjects in input order, the facts, and how many objects were neither."""
+    """What was read: subjects in input order, the facts, and what was neither."""
 
     subjects: tuple[Subject, ...]
     snapshot: Snapshot
-    others: int
-    documents: tuple[tuple[Found, Subject | None], ...]
-    """Every object of the files in input order, with its Subject where it is one."""
+    documents: tuple[tuple[Found, tuple[Subject, ...]], ...]
+    """Every object of the files in input order, with its Subjects where it has some."""
+    undecided: tuple[str, ...]
+    """What is neither decided nor a fact, a line for each kind."""
+    lacking: tuple[str, ...]
+    """What the files do not hold, a line for each kind of fact."""
 
 
 class TimeType(click.ParamType[datetime]):
@@ -89,131 +121,177 @@ def read_manifests(
     *,
     states: Sequence[str],
     policy: str | None,
-    namespace: str,
+    namespace: str | None,
     kubeconfig: str | None,
     context: str | None,
 ) -> Manifests:
     """
     Read the manifests and the facts.
 
+    Args:
+        namespace: Of objects that name none; None for that of the kubeconfig's context.
+
     Raises:
         click.UsageError: No facts, no objects, or mistakes in the files: all of them, with file, line and field.
 
     """
+    if [*files, *states].count(STDIN) > 1:
+        raise click.UsageError("standard input can be read once: name - for FILE or for --state")
     problems: list[Problem] = []
-    collector, from_cluster = _facts(states, policy, kubeconfig, context, problems)
-    found = list(_read(files, problems))
+    remarks: list[str] = []
+    if states:
+        collector = Collector(from_files=True)
+        around = namespace or _context_namespace(kubeconfig, context)
+    else:
+        collector, around = _cluster(kubeconfig, context)
+        around = namespace or around
+    take_all(_read([*states, *([policy] if policy else [])], problems, remarks, facts_alone=True), collector, problems)
+    found = list(_read(files, problems, remarks))
+    collector.joining = True  # a Namespace among manifests is applied: the labels that it does not name stay
     left = {id(each) for each in take_all(found, collector, problems)}
-    subjects: dict[int, Subject] = {}
-    for each in found:
-        # Whether it is a fact or not: Terway's DaemonSet is evidence, and a workload as well.
-        if API_VERSIONS.get(each.kind) == each.api_version:
-            subject = _subject(each, namespace, problems)
-            if subject is not None:
-                subjects[id(each)] = _placed(subject, collector)
+    documents = [(each, tuple(_subjects(each, around, collector, problems))) for each in found]
     if problems:
         raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+    subjects = tuple(subject for _, below in documents for subject in below)
+    undecided = [each for each, below in documents if id(each) in left and not below]
     snapshot = collector.snapshot()
-    if not from_cluster:
-        snapshot = _complete(snapshot, subjects.values())
     return Manifests(
-        subjects=tuple(subjects.values()),
+        subjects=subjects,
         snapshot=snapshot,
-        others=sum(1 for each in found if id(each) in left and id(each) not in subjects),
-        documents=tuple((each, subjects.get(id(each))) for each in found),
+        documents=tuple(documents),
+        undecided=(*undecided_lines(undecided, around), *remarks),
+        lacking=tuple(_lacking(snapshot, subjects)) if states else (),
     )
 
 
-def _complete(snapshot: Snapshot, _subjects: Iterable[Subject]) -> Snapshot:
-    """The namespace `default` is in every cluster, and manifests seldom hold it."""
-    if "default" in snapshot.namespaces:
-        return snapshot
-    labels = {wellknown.NAMESPACE_NAME: "default"}
-    return Snapshot(
-        policies=snapshot.policies,
-        nodes=snapshot.nodes,
-        nodes_synced=snapshot.nodes_synced,
-        namespaces={**snapshot.namespaces, "default": labels},
-        mesh=snapshot.mesh,
-        network=snapshot.network,
-        own_namespace=snapshot.own_namespace,
-    )
-
-
-def _facts(
-    states: Sequence[str],
-    policy: str | None,
-    kubeconfig: str | None,
-    context: str | None,
-    problems: list[Problem],
-) -> tuple[Collector, bool]:
-    collector = Collector()
-    if not states:
-        collector = _cluster(kubeconfig, context)
+def _context_namespace(kubeconfig: str | None, context: str | None) -> str:
     try:
-        paths = expand([*states, *([policy] if policy else [])])
-    except FilesInvalid as error:
-        problems.extend(error.problems)
-        return collector, not states
-    take_all(
-        (each for path in paths for each in read(str(path), read_bytes(path, problems), problems)), collector, problems
-    )
-    return collector, not states
+        return context_namespace(kubeconfig, context)
+    except KubeconfigUnreadable as error:
+        raise click.UsageError(str(error)) from error
 
 
-def _cluster(kubeconfig: str | None, context: str | None) -> Collector:
+def _cluster(kubeconfig: str | None, context: str | None) -> tuple[Collector, str]:
+    """Return the cluster's facts, and the namespace of the kubeconfig's context."""
     from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
     from webhook.facts.cluster import Cluster  # noqa: PLC0415
 
-    return ask(kubeconfig, context, Cluster.collect, without="no --state, and no cluster")
+    async def read_facts(cluster: Cluster) -> tuple[Collector, str]:
+        return await cluster.collect(), cluster.namespace
+
+    with progress("reading the cluster"):
+        return ask(kubeconfig, context, read_facts, without="no --state, and no cluster")
 
 
-def _read(files: Sequence[str], problems: list[Problem]) -> Iterable[Found]:
+def _lacking(snapshot: Snapshot, subjects: Sequence[Subject]) -> Iterator[str]:
+    """Yield what to say once of files that hold less than decisions rest on."""
+    if not subjects:
+        return
+    pods = any(not isinstance(each.request.object, Service) for each in subjects)
+    if not snapshot.namespaces:
+        yield "--state holds no Namespace: nothing is known of who opted in (add kubectl get namespaces -o yaml)"
+    if pods and not snapshot.nodes.everything:
+        yield "--state holds no Node: nothing is known of where pods may run (add kubectl get nodes -o yaml)"
+    if pods and not snapshot.mesh.injectors:
+        yield (
+            "--state holds no sidecar injector's MutatingWebhookConfiguration: nothing is known of injection "
+            "(add kubectl get mutatingwebhookconfigurations -o yaml)"
+        )
+
+
+def _read(
+    files: Sequence[str], problems: list[Problem], remarks: list[str], *, facts_alone: bool = False
+) -> Iterator[Found]:
+    paths: list[Path | None] = []
     for name in files:
-        if name == "-":
-            yield from read("stdin", sys.stdin.buffer.read(), problems)
+        if name == STDIN:
+            paths.append(None)
             continue
         try:
-            paths = expand([name])
+            paths += expand([name])
         except FilesInvalid as error:
             problems.extend(error.problems)
-            continue
+    with progress("reading", total=len(paths), unit="files") as bar:
         for path in paths:
-            yield from read(str(path), read_bytes(path, problems), problems)
+            bar.say(f"reading {path.name if path is not None else 'standard input'}")
+            data = sys.stdin.buffer.read() if path is None else read_bytes(path, problems)
+            named = "stdin" if path is None else str(path)
+            yield from read(named, data, problems, remarks=remarks, facts_alone=facts_alone)
+            bar.advance()
 
 
-def _subject(found: Found, default_namespace: str, problems: list[Problem]) -> Subject | None:
+def _subjects(found: Found, default_namespace: str, collector: Collector, problems: list[Problem]) -> Iterator[Subject]:
+    """Yield what of an object is decided: itself, or the pods that its templates make."""
+    # Whether it is a fact or not: Terway's DaemonSet is evidence, and a workload as well.
+    whole = API_VERSIONS.get(found.kind) == found.api_version
+    templates = () if whole else pod_templates(found.value)
     try:
-        reviewed: Reviewed = decode(found.value, Reviewed)
+        if whole:
+            reviewed: Reviewed = decode(found.value, Reviewed)
+            yield _placed(_subject(found, reviewed, default_namespace), collector)
+        for each in templates:
+            pod: Pod = decode(each.as_pod(), Reviewed)
+            part = f" {each.path}" if len(templates) > 1 else ""
+            yield _placed(_shaped(found, pod, each, part, default_namespace), collector)
     except FactError as error:
         problems.append(found.problem(error.field, error.message))
-        return None
-    metadata = reviewed.metadata
-    namespace = metadata.namespace or default_namespace
+
+
+def _named(metadata: ObjectMeta, default_namespace: str) -> tuple[str, str]:
+    """Return the object's namespace and what it is called."""
     name = metadata.name or (f"{metadata.generate_name}…" if metadata.generate_name else "")
     if not name:
-        problems.append(found.problem("metadata.name", "required, or metadata.generateName"))
-        return None
+        raise FactError("metadata.name", "required, or metadata.generateName")
+    return metadata.namespace or default_namespace, name
+
+
+def _subject(found: Found, reviewed: Reviewed, default_namespace: str) -> Subject:
+    namespace, name = _named(reviewed.metadata, default_namespace)
+    is_itself = isinstance(reviewed, Pod | Service)
+    thing = reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed)
     return Subject(
         api_version=found.api_version,
         kind=found.kind,
         namespace=namespace,
         name=name,
-        manifest=msgspec.to_builtins(found.value),
+        manifest=found.value if is_itself else _pod_of_template(found),
         # A workload is decided as the pods that it makes: theirs is the patch.
         request=Request(
-            object=reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed),
-            operation="CREATE",
-            namespace=namespace,
-            name=metadata.name,
-            kind=found.kind,
+            object=thing, operation="CREATE", namespace=namespace, name=reviewed.metadata.name, kind=found.kind
         ),
-        notes=_notes(reviewed),
+        notes=_notes(thing, found.kind),
+        template="" if is_itself else TEMPLATES.get(found.kind, "spec.template"),
     )
+
+
+def _shaped(found: Found, pod: Pod, template: ShapedTemplate, part: str, default_namespace: str) -> Subject:
+    metadata: ObjectMeta = decode(found.value.get("metadata") or {}, ObjectMeta)
+    namespace, name = _named(metadata, default_namespace)
+    if found.kind == DAEMON_SET:
+        pod = as_daemon(pod)
+    return Subject(
+        api_version=found.api_version,
+        kind=found.kind,
+        namespace=namespace,
+        name=name,
+        manifest=template.as_pod(),
+        request=Request(object=pod, operation="CREATE", namespace=namespace, name=metadata.name, kind=found.kind),
+        notes=_notes(pod, found.kind),
+        template=template.path,
+        part=part,
+    )
+
+
+def _pod_of_template(found: Found) -> Mapping[str, Any]:
+    value: Any = found.value
+    for field in TEMPLATES.get(found.kind, "spec.template").split("."):
+        value = (value.get(field) or {}) if isinstance(value, Mapping) else {}
+    return {"kind": "Pod", "metadata": value.get("metadata") or {}, "spec": value.get("spec") or {}}
 
 
 def _placed(subject: Subject, collector: Collector) -> Subject:
     """Say so where the namespace adds node selectors or tolerations to the pods that are made in it."""
+    subject = replace(subject, offline=collector.from_files)
     annotation = collector.node_selected.get(subject.namespace)
     if annotation is None or isinstance(subject.request.object, Service):
         return subject
@@ -221,16 +299,57 @@ def _placed(subject: Subject, collector: Collector) -> Subject:
     return replace(subject, notes=(*subject.notes, note))
 
 
-def _notes(reviewed: Reviewed) -> tuple[str, ...]:
+def _notes(thing: Pod | Service, kind: str) -> tuple[str, ...]:
     """What other admission plugins would add to a raw manifest before it is decided."""
-    if isinstance(reviewed, Service):
+    if isinstance(thing, Service):
         return ()
-    spec = reviewed.spec if isinstance(reviewed, Pod) else reviewed.template().spec
+    spec = thing.spec
     notes = []
     if spec.runtime_class_name:
         notes.append(
             f"RuntimeClass {spec.runtime_class_name} may add a node selector and tolerations, which are not seen here",
         )
-    if isinstance(reviewed, DaemonSet):
+    if kind == DAEMON_SET:
         notes.append("each of its pods is decided for the node that it is made for")
     return tuple(notes)
+
+
+# --- What is not decided
+
+
+ELSEWHERE: Final[Mapping[tuple[str, str], str]] = {
+    ("gateway.networking.k8s.io", "Gateway"): (
+        "istiod makes a Deployment and a Service NAME-CLASS of each, which the webhook decides when they are made; "
+        "client-ip render gateway-defaults makes them Local at the source"
+    ),
+    ("istio.alibabacloud.com", "IstioGateway"): (
+        "ASM makes a Deployment and a Service istio-NAME of each in the cluster, which the webhook decides when they "
+        "are made; spec.externalTrafficPolicy: Local makes it so at the source"
+    ),
+    ("install.istio.io", "IstioOperator"): (
+        "istioctl and the operator make the gateways' Services of it, which the webhook decides when they are made"
+    ),
+}
+"""By group and kind: where the Service of what is not decided here is decided."""
+
+
+def undecided_lines(found: Sequence[Found], default_namespace: str) -> Iterator[str]:
+    """Yield a line for each kind that is not decided, with every object's name."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        group = each.api_version.rpartition("/")[0]
+        kinds.setdefault((group, each.kind), []).append(_called(each, default_namespace))
+    for (group, kind), names in kinds.items():
+        where = ELSEWHERE.get((group, kind))
+        why = f": {where}" if where else ""
+        yield f"not decided: {kind} {', '.join(names)}{why}"
+
+
+def _called(found: Found, default_namespace: str) -> str:
+    metadata = found.value.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    name = metadata.get("name") or f"{metadata.get('generateName') or ''}…"
+    namespace = metadata.get("namespace")
+    if not namespace and found.kind in CLUSTER_SCOPED:
+        return str(name)
+    return f"{namespace or default_namespace}/{name}"

@@ -1,14 +1,16 @@
-"""How decisions are shown: a table for people, JSON for machines."""
+"""How decisions are shown: a table and a line of counts for people, JSON for machines."""
 
-import shutil
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import click
+from rich.console import Console
+from rich.text import Text
 
 from webhook.cli.manifests import Subject
-from webhook.rules.decision import ADVICE, Decision, Mode, Outcome
+from webhook.cli.printing import Cell, print_table, shown, styled
+from webhook.rules.decision import ADVICE, Decision, Mode, Outcome, Reason
+
+Rows = Sequence[tuple[Subject, Decision]]
 
 COLOURS: Final = {
     Outcome.PRESERVED: "green",
@@ -17,6 +19,22 @@ COLOURS: Final = {
     Outcome.WAIVED: "yellow",
     Outcome.NOT_ASKED: "bright_black",
 }
+OFFLINE: Final = {
+    Reason.NODES_UNKNOWN: "no node is known: add the cluster's nodes to --state",
+    Reason.NAMESPACE_UNKNOWN: "the namespace is not known: add it to --state, or to the manifests",
+}
+"""What to do where files are read in place of a cluster: what they lack may be there all the same."""
+
+
+def advice(subject: Subject, decision: Decision) -> str:
+    """Return what the decision's reason means for who asked, or what to do about it."""
+    said = OFFLINE.get(decision.reason) if subject.offline else None
+    return said or ADVICE[decision.reason]
+
+
+def message(subject: Subject, decision: Decision) -> str:
+    """Return the cause and what to do about it."""
+    return f"{decision.cause}; {advice(subject, decision)}"
 
 
 def as_json(subject: Subject, decision: Decision) -> dict[str, Any]:
@@ -32,11 +50,13 @@ def as_json(subject: Subject, decision: Decision) -> dict[str, Any]:
         "reason": decision.reason.value,
         "outcome": decision.outcome.value,
         "cause": decision.cause,
-        "message": decision.message,
+        "message": message(subject, decision),
         "patch": patch,
     }
     if decision.mode is Mode.AUDIT:
         element["wouldPatch"] = [operation.as_json() for operation in decision.would_patch]
+    if subject.template:
+        element["template"] = subject.template
     notes = [*decision.warnings[1 if decision.outcome is Outcome.LOST else 0 :], *remarks(subject, decision)]
     if notes:
         element["notes"] = notes
@@ -51,26 +71,73 @@ def remarks(subject: Subject, decision: Decision) -> list[str]:
     return found
 
 
-def table(rows: Sequence[tuple[Subject, Decision]]) -> str:
-    """Return the decisions as a table: object, decision, reason, and what to do."""
-    width = max(shutil.get_terminal_size((120, 40)).columns, 80)
-    named = [(f"{subject.namespace}/{subject.kind}/{subject.name}", subject, decision) for subject, decision in rows]
-    first = max([len(name) for name, _, _ in named] + [len("OBJECT")])
-    first = min(first, width // 3)
-    head = f"{'OBJECT':<{first}}  {'DECISION':<8}  {'REASON':<20}  WHAT IT MEANS"
-    lines = [click.style(head, bold=True)]
-    rest = max(width - first - 34, 30)
-    for name, subject, decision in named:
-        word = "patch" if decision.patch else "audit" if decision.mode is Mode.AUDIT else "skip"
-        texts = [decision.cause, f"→ {ADVICE[decision.reason]}"]
-        texts += [f"! {warning}" for warning in decision.warnings[1 if decision.outcome is Outcome.LOST else 0 :]]
-        texts += [f"! {remark}" for remark in remarks(subject, decision)]
-        wrapped = [line for text in texts for line in textwrap.wrap(text, rest)]
-        names = textwrap.wrap(name, first)
-        reason = click.style(f"{decision.reason:<20}", fg=COLOURS[decision.outcome])
-        for number in range(max(len(wrapped), len(names))):
-            label = names[number] if number < len(names) else ""
-            middle = f"{word:<8}  {reason}" if number == 0 else " " * 30
-            text = wrapped[number] if number < len(wrapped) else ""
-            lines.append(f"{label:<{first}}  {middle}  {text}".rstrip())
-    return "\n".join(lines)
+def print_decisions(out: Console, rows: Rows) -> None:
+    """Print the decisions as a table: object, decision, reason, and what to do."""
+    print_table(out, ("OBJECT", "DECISION", "REASON", "WHAT IT MEANS"), [_cells(*row) for row in rows])
+
+
+def _cells(subject: Subject, decision: Decision) -> tuple[Cell, ...]:
+    reason = styled(decision.reason, COLOURS[decision.outcome])
+    return subject.title, _word(decision), reason, _meaning(subject, decision)
+
+
+def _word(decision: Decision) -> str:
+    return "patch" if decision.patch else "audit" if decision.mode is Mode.AUDIT else "skip"
+
+
+def _meaning(subject: Subject, decision: Decision) -> Cell:
+    lines = [decision.cause, f"→ {advice(subject, decision)}"]
+    lines += [f"! {warning}" for warning in decision.warnings[1 if decision.outcome is Outcome.LOST else 0 :]]
+    lines += [f"! {remark}" for remark in remarks(subject, decision)]
+    return Text("\n".join(map(shown, lines)))
+
+
+def is_lost(decision: Decision) -> bool:
+    """Return whether an opted-in object would lose the client's IP, by a policy that enforces."""
+    return decision.outcome is Outcome.LOST and decision.mode is Mode.ENFORCE
+
+
+def counts(rows: Rows) -> str:
+    """Return one line that counts every decision once."""
+    found: dict[str, int] = {}
+    for _, decision in rows:
+        word = _counted(decision)
+        found[word] = found.get(word, 0) + 1
+    objects = f"{len(rows)} object{'' if len(rows) == 1 else 's'}"
+    return f"{objects}: " + ", ".join(f"{found[word]} {word}" for word in _COUNTED if word in found)
+
+
+_COUNTED: Final = (
+    "patched",
+    "would be patched (audit)",
+    "preserved as they are",
+    "by X-Forwarded-For",
+    "would lose the client's IP",
+    "would lose the client's IP (audit)",
+    "waived",
+    "not asked for",
+)
+"""In the order of the line."""
+
+
+def _counted(decision: Decision) -> str:
+    if decision.patch:
+        return _COUNTED[0]
+    if decision.would_patch:
+        return _COUNTED[1]
+    match decision.outcome:
+        case Outcome.PRESERVED:
+            return _COUNTED[2]
+        case Outcome.HEADER:
+            return _COUNTED[3]
+        case Outcome.LOST:
+            return _COUNTED[4] if decision.mode is Mode.ENFORCE else _COUNTED[5]
+        case Outcome.WAIVED:
+            return _COUNTED[6]
+        case Outcome.NOT_ASKED:
+            return _COUNTED[7]
+
+
+def lost(rows: Rows) -> Iterator[tuple[Subject, Decision]]:
+    """Yield what would lose the client's IP."""
+    return ((subject, decision) for subject, decision in rows if is_lost(decision))

@@ -12,8 +12,9 @@ import click
 import msgspec
 
 from certs.kube import NotFoundError
-from webhook.cli.explained import explained_json, explained_text
+from webhook.cli.explained import explained_json, print_explained
 from webhook.cli.manifests import Subject, kind_of
+from webhook.cli.printing import console
 from webhook.facts.cluster import Cluster
 from webhook.facts.collect import Collector, decode
 from webhook.rules import wellknown
@@ -27,7 +28,7 @@ MAX_OWNERS: Final = 4
 
 
 async def explain_running(
-    cluster: Cluster, names: Sequence[str], namespace: str, *, now: datetime, output: str
+    cluster: Cluster, names: Sequence[str], namespace: str | None, *, now: datetime, output: str
 ) -> None:
     """
     Print the explanation of each KIND/NAME.
@@ -39,7 +40,8 @@ async def explain_running(
 
     """
     collector = await cluster.collect()
-    elements = [await _explain(cluster, name, namespace, collector, now, output) for name in names]
+    around = namespace or cluster.namespace
+    elements = [await _explain(cluster, name, around, collector, now, output) for name in names]
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(elements), indent=2).decode())
 
@@ -61,7 +63,7 @@ async def _explain(
         return {**explained_json(subject, snapshot, now), "pods": [_as_is(pod) for pod in pods]}
     if controller is not document:
         click.echo(f"{kind} {namespace}/{called} is made by {controller['kind']} {controller['metadata']['name']}:")
-    click.echo(explained_text(subject, snapshot, now))
+    print_explained(console(), subject, snapshot, now)
     for pod in pods:
         as_is = _as_is(pod)
         click.echo(f"  running: {as_is['name']} on {as_is['node'] or 'no node yet'}: {as_is['fact']}")

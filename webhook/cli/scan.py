@@ -15,7 +15,8 @@ from webhook.cli.manifests import now_or
 from webhook.cli.printing import Bar, console, progress
 from webhook.cli.scanned import print_scan
 from webhook.facts.collect import Collector
-from webhook.facts.files import FilesInvalid, Problem, expand, read, read_bytes, take_all
+from webhook.facts.files import FilesInvalid, expand, read, read_bytes, take_all
+from webhook.facts.problem import Problem
 from webhook.running.as_csv import as_csv
 from webhook.running.as_html import as_html
 from webhook.running.as_junit import as_junit
@@ -145,7 +146,7 @@ def _from_files(
     states: Sequence[str], policy: str | None, namespaces: Sequence[str] | None, keys: Sequence[str], now: datetime
 ) -> tuple[Fold, Scope]:
     problems: list[Problem] = []
-    collector = Collector()
+    collector = Collector(from_files=True)
     try:
         paths = expand([*states, *([policy] if policy else [])])
     except FilesInvalid as error:

@@ -14,7 +14,8 @@ from webhook.cli.check import CONTEXT, KUBECONFIG
 from webhook.cli.manifests import kind_of
 from webhook.cli.verified import JSONPrinter, Judged, PodMode, Tally, TextPrinter
 from webhook.facts.collect import FactError, decode
-from webhook.facts.files import Problem, read
+from webhook.facts.files import read
+from webhook.facts.problem import Problem
 from webhook.rules import wellknown
 from webhook.rules.interception import as_it_runs
 from webhook.rules.objects import Pod

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from webhook.rules import wellknown
+from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.policy import Policies, Policy, policies
@@ -60,15 +60,14 @@ class FactError(ValueError):
 
 def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
     """
-    Return *raw* (JSON, or what YAML reads as) as *kind*; null fields count as absent, as kubectl has it.
+    Return *raw* (JSON, or what YAML reads as) as *kind*; nulls are read as the API server reads them.
 
     Raises:
         FactError: With the path of the field.
 
     """
     try:
-        text = raw if isinstance(raw, bytes) else msgspec.json.encode(without_nulls(raw))
-        return msgspec.json.decode(text, type=kind)
+        return nulls.decoder(kind)(raw if isinstance(raw, bytes) else msgspec.json.encode(raw))
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
         raise FactError(where.rstrip("`").lstrip("."), message) from error
@@ -78,18 +77,15 @@ def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
         raise FactError("", str(error)) from error
 
 
-def without_nulls(value: Any) -> Any:
-    """Return *value* without the fields that are null."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
-    return [without_nulls(each) for each in value] if isinstance(value, list) else value
-
-
 @dataclass(slots=True)
 class Collector:
     """The facts as they are known now."""
 
     own_namespace: str = wellknown.OWN_NAMESPACE
+    from_files: bool = False
+    """Files hold what somebody put in them: what is not there may be in the cluster all the same."""
+    joining: bool = False
+    """What is put is applied on top of what is known: a Namespace's labels join those that it has."""
     nodes_synced: bool = True
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     node_selected: dict[str, str] = field(default_factory=dict)
@@ -175,7 +171,8 @@ class Collector:
 
     def put_namespace(self, namespace: Namespace) -> None:
         """Take a namespace in."""
-        labels = dict(namespace.metadata.labels or {})
+        known = self.namespaces.get(namespace.metadata.name, {}) if self.joining else {}
+        labels = {**known, **(namespace.metadata.labels or {})}
         # The API server always sets this one: manifests leave it out.
         labels.setdefault(wellknown.NAMESPACE_NAME, namespace.metadata.name)
         self.namespaces = {**self.namespaces, namespace.metadata.name: labels}
@@ -183,7 +180,7 @@ class Collector:
         said = next((name for name in wellknown.PLACING_ANNOTATIONS if name in annotations), None)
         if said is not None:
             self.node_selected[namespace.metadata.name] = said
-        else:
+        elif not self.joining:
             self.node_selected.pop(namespace.metadata.name, None)
 
     def remove_namespace(self, name: str) -> None:
@@ -285,7 +282,13 @@ class Collector:
             nodes=self._nodes,
             nodes_synced=self.nodes_synced,
             namespaces=self.namespaces,
-            mesh=mesh_of(_in_order(self.injectors), self.injector_configs, self.mesh_defaults, self.own_configurations),
+            mesh=mesh_of(
+                _in_order(self.injectors),
+                self.injector_configs,
+                self.mesh_defaults,
+                self.own_configurations,
+                complete=not self.from_files,
+            ),
             network=Network(terway=self.terway),
             own_namespace=self.own_namespace,
         )

@@ -5,35 +5,18 @@ This is the embedded default, no cluster needed; it never imports `kubernetes`. 
 changes nothing: the last good facts stay in use.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from webhook.facts.collect import Collector, FactError
+from webhook.facts.packed import Archive, EncodingInvalid, Unpacked, is_readable, text_of, unpack
+from webhook.facts.problem import Problem
 from webhook.rules import wellknown
 from webhook.rules.policy_document import PolicyInvalid, read_policy
 from webhook.rules.yamls import Document, YAMLInvalid, documents, json_documents
-
-SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
-MAX_FILE_BYTES: Final = 512 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One mistake: the file, the document in it, the line and the field, as far as they are known."""
-
-    file: str
-    document: int = 0
-    line: int = 0
-    field: str = ""
-    message: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        document = f" (document {self.document})" if self.document else ""
-        named = f" {self.field}:" if self.field else ""
-        return f"{where}{document}:{named} {self.message}"
 
 
 class FilesInvalid(ValueError):  # noqa: N818  # an error's noun
@@ -65,7 +48,7 @@ class Found:
 
 def expand(paths: Iterable[str]) -> list[Path]:
     """
-    Return the files that *paths* name: files themselves, and those with a YAML or JSON suffix in folders, recursively.
+    Return the files that *paths* name: files themselves, and in folders, recursively, YAML, JSON and dumps by suffix.
 
     Kubernetes mounts show each file twice, once below a folder that starts with `..`: hidden names are passed over.
 
@@ -82,12 +65,12 @@ def expand(paths: Iterable[str]) -> list[Path]:
                 sorted(
                     file
                     for file in path.rglob("*")
-                    if file.suffix in SUFFIXES
+                    if is_readable(file.name)
                     and file.is_file()
                     and not any(part.startswith(".") for part in file.relative_to(path).parts)
                 ),
             )
-        elif path.is_file() or path.is_fifo():
+        elif path.exists():
             found.append(path)
         else:
             problems.append(Problem(file=each, message="no such file or folder"))
@@ -96,32 +79,71 @@ def expand(paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def read(name: str, text: bytes, problems: list[Problem]) -> Iterator[Found]:
-    """Yield the objects in *text*; mistakes are added to *problems*."""
-    if len(text) > MAX_FILE_BYTES:
-        problems.append(Problem(file=name, message=f"larger than {MAX_FILE_BYTES >> 20} MiB"))
-        return
+def read(
+    name: str,
+    text: bytes,
+    problems: list[Problem],
+    *,
+    remarks: list[str] | None = None,
+    facts_alone: bool = False,
+) -> Iterator[Found]:
+    """
+    Yield the objects in *text*, as it is or compressed, or in the files of an archive; add mistakes to *problems*.
+
+    Archives are dumps: what in them is no Kubernetes object is passed over, and said in *remarks*.
+
+    Args:
+        facts_alone: Files of an archive that hold no fact by their look are not read at all: dumps are large.
+
+    """
+    archive = Archive()
+    for each in unpack(name, text, archive, problems):
+        if not each.packed:
+            yield from _read_text(each, problems)
+        elif not facts_alone or MAY_BE_FACT.search(each.data):
+            mistakes: list[Problem] = []
+            yield from _read_text(each, mistakes)
+            archive.unread += [f"{each.name.partition('!')[2]} ({mistakes[0].message})"] if mistakes else []
+    if remarks is not None:
+        remarks += archive.remarks(name)
+
+
+MAY_BE_FACT: Final = re.compile(
+    rb"kind\"?\s*:\s*\"?(Node|Namespace|ConfigMap|DaemonSet|MutatingWebhookConfiguration|ClientIPPolicy|List)"
+)
+"""Of the bytes of a file: `NodeList` and the like begin so too."""
+
+
+def _read_text(file: Unpacked, problems: list[Problem]) -> Iterator[Found]:
     try:
-        yield from _read(name, text, problems)
+        yield from _read(file, problems)
     except YAMLInvalid as error:
-        problems.append(Problem(file=name, document=error.document, line=error.line, message=str(error)))
-    except UnicodeDecodeError as error:
-        problems.append(Problem(file=name, message=f"not UTF-8: {error.reason} at byte {error.start}"))
+        problems.append(Problem(file=file.name, document=error.document, line=error.line, message=str(error)))
+    except EncodingInvalid as error:
+        problems.append(Problem(file=file.name, message=str(error)))
 
 
-def _read(name: str, text: bytes, problems: list[Problem]) -> Iterator[Found]:
-    if name.endswith(".json") or text.lstrip()[:1] == b"{":
+def _read(file: Unpacked, problems: list[Problem]) -> Iterator[Found]:
+    text = text_of(file.data)
+    for document in _documents(file.name, text):
+        values = document.value if file.packed and isinstance(document.value, list) else [document.value]
+        for number, value in enumerate(values):
+            prefix = f"[{number}]" if values is document.value else ""
+            yield from _objects(file.name, document, value, prefix, problems)
+
+
+def _documents(name: str, text: str) -> Iterable[Document]:
+    if text.lstrip()[:1] not in {"{", "["}:
+        return documents(text)
+    try:
+        return list(json_documents(text))
+    except YAMLInvalid as error:
         try:
-            found = list(json_documents(text))
+            return list(documents(text))  # YAML's flow style begins like JSON
         except YAMLInvalid:
-            if name.endswith(".json"):
-                raise
-            found = list(documents(text.decode()))  # YAML's flow style begins like JSON
-        for document in found:
-            yield from _objects(name, document, document.value, "", problems)
-        return
-    for document in documents(text.decode()):
-        yield from _objects(name, document, document.value, "", problems)
+            if name.lower().partition(".json")[2] in {"", ".gz", ".bz2", ".xz"} and ".json" in name.lower():
+                raise error from None
+            raise
 
 
 def _objects(name: str, document: Document, value: Any, prefix: str, problems: list[Problem]) -> Iterator[Found]:
@@ -185,7 +207,7 @@ def load(paths: Iterable[str], *, own_namespace: str = wellknown.OWN_NAMESPACE) 
         FilesInvalid: With every mistake in all of the files.
 
     """
-    collector = Collector(own_namespace=own_namespace)
+    collector = Collector(own_namespace=own_namespace, from_files=True)
     read_facts(paths, collector)
     return collector
 

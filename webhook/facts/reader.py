@@ -23,7 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from webhook.facts.collect import Collector, decode
-from webhook.facts.files import FilesInvalid, Found, Problem, load, read_facts
+from webhook.facts.files import FilesInvalid, Found, load, read_facts
+from webhook.facts.problem import Problem
 from webhook.rules.nodes import Node, NodeIndex
 
 log: Final = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def load_apart(paths: Sequence[str], *, own_namespace: str) -> Collector:
         child = subprocess.Popen(_command(paths), stdout=subprocess.PIPE)
     except OSError as error:
         return _load_here(paths, own_namespace, error)
-    collector = Collector(own_namespace=own_namespace)
+    collector = Collector(own_namespace=own_namespace, from_files=True)
     with child:
         output = child.stdout or io.BytesIO()
         for number in range(1, _begin(output.readline()) + 1):
@@ -92,7 +93,7 @@ async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base
         )
     except OSError as error:
         return await asyncio.to_thread(_load_here, paths, own_namespace, error)
-    collector = Collector(own_namespace=own_namespace)
+    collector = Collector(own_namespace=own_namespace, from_files=True)
     nodes: set[str] = set()
     try:
         output = child.stdout or asyncio.StreamReader()

@@ -1,6 +1,6 @@
-"""`decide` stops at the first question that answers, `explain` asks them all: the core ends here."""
+"""`decide` stops at the first question that answers, `explain` shows how it got there: the core ends here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -37,6 +37,8 @@ class Explained:
     question: str
     answer: Answer | None
     fact: str
+    asked: bool = True
+    """False for what comes after the answer: what it would say rests on what is not so."""
 
 
 def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
@@ -59,12 +61,16 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
 
 
 def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Explained, ...]:
-    """Return every question of the object's kind in order, each with its answer or the fact that it passed on."""
+    """
+    Return every question of the object's kind in order, each with the fact that it passed on, or the answer.
+
+    What stands after the answer is named and not asked.
+    """
     case = _case(request, snapshot, now=now)
     if isinstance(case, PodCase):
-        return tuple(_explained(case, question) for question in POD_QUESTIONS)
+        return tuple(_explained(case, POD_QUESTIONS))
     if isinstance(case, ServiceCase):
-        return tuple(_explained(case, question) for question in SERVICE_QUESTIONS)
+        return tuple(_explained(case, SERVICE_QUESTIONS))
     cause = one_line(case, CAUSE_LIMIT)
     return (Explained("handled?", Answer(Reason.NOT_HANDLED, cause), cause),)
 
@@ -101,10 +107,14 @@ https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-
 def pod_of(workload: Workload) -> Pod:
     """Return the pod that *workload* makes, as far as its template says."""
     template = workload.template()
-    spec = template.spec
-    if isinstance(workload, DaemonSet):
-        spec = msgspec.structs.replace(spec, tolerations=[*(spec.tolerations or ()), DAEMON_TOLERATION])
-    return Pod(metadata=template.metadata or ObjectMeta(), spec=spec)
+    pod = Pod(metadata=template.metadata or ObjectMeta(), spec=template.spec)
+    return as_daemon(pod) if isinstance(workload, DaemonSet) else pod
+
+
+def as_daemon(pod: Pod) -> Pod:
+    """Return *pod* as a DaemonSet's controller makes it, whoever's DaemonSet it is."""
+    tolerations = [*(pod.spec.tolerations or ()), DAEMON_TOLERATION]
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, tolerations=tolerations))
 
 
 def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
@@ -115,13 +125,19 @@ def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
     raise AssertionError("the last question always answers")
 
 
-def _explained(case: C, question: Question[C]) -> Explained:
-    answer = question.ask(case)
-    if answer is None:
-        return Explained(question.text, None, one_line(question.fact(case), CAUSE_LIMIT))
-    warnings = tuple(map(one_line, answer.warnings[:WARNINGS]))
-    answer = msgspec.structs.replace(answer, cause=one_line(answer.cause, CAUSE_LIMIT), warnings=warnings)
-    return Explained(question.text, answer, answer.cause)
+def _explained(case: C, questions: Sequence[Question[C]]) -> Iterator[Explained]:
+    answer: Answer | None = None
+    for question in questions:
+        if answer is not None:
+            yield Explained(question.text, None, "", asked=False)
+            continue
+        answer = question.ask(case)
+        if answer is None:
+            yield Explained(question.text, None, one_line(question.fact(case), CAUSE_LIMIT))
+            continue
+        warnings = tuple(map(one_line, answer.warnings[:WARNINGS]))
+        answer = msgspec.structs.replace(answer, cause=one_line(answer.cause, CAUSE_LIMIT), warnings=warnings)
+        yield Explained(question.text, answer, answer.cause)
 
 
 def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> Decision:

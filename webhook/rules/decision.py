@@ -46,6 +46,7 @@ class Reason(StrEnum):
     POLICY_INVALID = "policy-invalid"
     TOO_LARGE = "too-large"
     WAYPOINT = "waypoint"
+    INJECTORS_UNKNOWN = "injectors-unknown"
     EXCEPTED = "excepted"
     NOT_OPTED_IN = "not-opted-in"
     OPTED_OUT = "opted-out"
@@ -76,6 +77,7 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.POLICY_INVALID,
             Reason.TOO_LARGE,
             Reason.WAYPOINT,
+            Reason.INJECTORS_UNKNOWN,
         ),
         Outcome.LOST,
     ),
@@ -117,6 +119,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.POLICY_INVALID: "fix the ClientIPPolicy: kubectl get clientippolicies shows its condition Accepted",
     Reason.TOO_LARGE: "objects beyond a stated limit are left alone (docs/security.md); make it smaller",
     Reason.WAYPOINT: "the application sees the waypoint; label the Service or its namespace istio.io/use-waypoint=none",
+    Reason.INJECTORS_UNKNOWN: "no injector is known: add their MutatingWebhookConfigurations to --state",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",
     Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
     Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",

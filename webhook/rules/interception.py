@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from webhook.rules import wellknown
+from webhook.rules import nulls, wellknown
 from webhook.rules.objects import Container, EnvVar, Pod
 from webhook.rules.sidecar import DEFAULT_MODE, Choice, Injection, Mesh, own_choice, will_inject
 
@@ -241,9 +241,14 @@ def _argument(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
+_variables: Final = nulls.decoder(list[EnvVar] | None)
+_texts: Final = nulls.decoder(list[str] | None)
+
+
 def _strings(raw: msgspec.Raw) -> list[str]:
     try:
-        return msgspec.json.decode(raw, type=list[str] | None) or []
+        found: list[str] = _texts(raw) or []
+        return found
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return []
 
@@ -251,7 +256,7 @@ def _strings(raw: msgspec.Raw) -> list[str]:
 def _environment(container: Container, name: str) -> Iterator[str]:
     """Yield the values of a variable: where it is there twice, the last one counts to the process."""
     try:
-        variables = msgspec.json.decode(container.env, type=list[EnvVar] | None)
+        variables = _variables(container.env)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         yield UNREADABLE
         return

@@ -126,6 +126,8 @@ def ask_sidecar(case: PodCase) -> Answer | None:
     """Only a pod with a sidecar loses its caller's IP to one; in ambient it may lose it to a waypoint."""
     injection = will_inject(case.pod, case.namespace, case.around, case.snapshot.mesh)
     case.injection = injection
+    if injection.unknown:
+        return Answer(Reason.INJECTORS_UNKNOWN, injection.cause)
     if injection.warnings:
         case.warn(*injection.warnings)
     if injection.expected:

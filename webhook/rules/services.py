@@ -134,14 +134,16 @@ def fact_node_backends(case: ServiceCase) -> str:
 
 def ask_local(case: ServiceCase) -> Answer | None:
     """
-    Nothing speaks against it.
+    Nothing speaks against it. Where it is Local by its owner's hand, nothing is changed: no label of ours either.
 
     healthCheckNodePort is never set: the API server allocates it after admission.
     """
     spec = case.service.spec
     is_local = spec.external_traffic_policy == LOCAL
-    field: Patch = NOTHING if is_local else (PatchOperation(pointer("spec", "externalTrafficPolicy"), LOCAL),)
-    label = add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_LOCAL)
+    patch: Patch = NOTHING
+    if not is_local:
+        label = add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_LOCAL)
+        patch = (PatchOperation(pointer("spec", "externalTrafficPolicy"), LOCAL), *label)
     warnings: tuple[str, ...] = ()
     if not is_local and case.old_policy == LOCAL:
         warnings = (
@@ -150,7 +152,7 @@ def ask_local(case: ServiceCase) -> Answer | None:
     elif not is_local and spec.type == "NodePort":
         warnings = ("externalTrafficPolicy is now Local: nodes without a gateway pod drop traffic to this NodePort",)
     cause = "externalTrafficPolicy is Local already" if is_local else "an externally reachable ingress gateway"
-    return Answer(Reason.LOCAL, cause, (*field, *label), warnings=warnings)
+    return Answer(Reason.LOCAL, cause, patch, warnings=warnings)
 
 
 SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (

@@ -107,6 +107,8 @@ class Mesh:
     """Everything known of the mesh: its injectors, each with what its ConfigMaps say."""
 
     injectors: tuple[InjectorWebhook, ...] = ()
+    complete: bool = True
+    """Whether there is no injector but these: so it is in a cluster, while files hold what somebody put in them."""
 
     def injector_of(self, namespace: Labels, labels: Labels) -> InjectorWebhook | None:
         """Return the first webhook that the API server calls for a pod, or None."""
@@ -126,6 +128,8 @@ def mesh_of(
     configs: Mapping[ConfigMapName, InjectorConfig],
     defaults: Mapping[ConfigMapName, Choice],
     own: Iterable[str] = (),
+    *,
+    complete: bool = True,
 ) -> Mesh:
     """
     Return the mesh of *injectors*, in the order in which the API server calls them.
@@ -135,10 +139,11 @@ def mesh_of(
         configs: What the `istio-sidecar-injector` ConfigMaps say.
         defaults: What the `istio` ConfigMaps ask for.
         own: The names of our own configurations: an injector comes first if any of them is called after it.
+        complete: Whether there is no injector but these.
 
     """
     last = max(own, default=wellknown.CONFIGURATION)
-    return Mesh(injectors=tuple(_completed(each, configs, defaults, last) for each in injectors))
+    return Mesh(injectors=tuple(_completed(each, configs, defaults, last) for each in injectors), complete=complete)
 
 
 def _completed(
@@ -370,6 +375,8 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
 
     expected: bool
     cause: str
+    unknown: bool = False
+    """No injector is known, and it is not known that there is none."""
     warnings: tuple[str, ...] = ()
     injector: InjectorWebhook | None = None
     """The webhook that the API server calls for it."""
@@ -389,7 +396,9 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     labels = pod.metadata.labels or {}
     injector = mesh.injector_of(namespace, labels)
     if injector is None:
-        return Injection(expected=False, cause=_why_not_called(namespace, labels, mesh))
+        # Whatever an injector's selectors are: Istio's charts leave these pods out of all of them.
+        none_known = not mesh.complete and not mesh.injectors and labels.get(wellknown.INJECT) != "false"
+        return Injection(expected=False, cause=_why_not_called(namespace, labels, mesh), unknown=none_known)
     config = injector.config
     refused = _refused(labels, annotations, config)
     if refused is not None:
@@ -459,10 +468,10 @@ def _templates(annotations: Labels, config: InjectorConfig) -> tuple[str, ...]:
 
 
 def _why_not_called(namespace: Labels, labels: Labels, mesh: Mesh) -> str:
-    if not mesh.injectors:
-        return "no sidecar injector's MutatingWebhookConfiguration is known"
     if labels.get(wellknown.INJECT) == "false":
         return f"label {wellknown.INJECT}=false"
+    if not mesh.injectors:
+        return "no sidecar injector's MutatingWebhookConfiguration is known"
     if wellknown.ISTIO_INJECTION in namespace:
         value = namespace[wellknown.ISTIO_INJECTION]
         if value != "enabled":

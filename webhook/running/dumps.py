@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from webhook.facts.collect import FactError, decode
-from webhook.facts.files import Found, Problem
+from webhook.facts.files import Found
+from webhook.facts.problem import Problem
 from webhook.running.fold import Fold
 from webhook.running.objects import LISTED, WORKLOADS, RunningNamespace, RunningPod, RunningService
 

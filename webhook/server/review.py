@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from webhook.rules import nulls
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
 from webhook.rules.limits import UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service
@@ -82,7 +83,7 @@ class _Tag(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
 
 _review: Final = msgspec.json.Decoder(_Review)
 _any_review: Final = msgspec.json.Decoder(_AnyReview)
-_old_service: Final = msgspec.json.Decoder(_OldService | None)
+_old_service: Final = nulls.decoder(_OldService | None)
 _tag: Final = msgspec.json.Decoder(_Tag | None)
 _HANDLED: Final = frozenset(
     {
@@ -115,7 +116,11 @@ def decode(body: bytes) -> tuple[str, Request]:
     except UnicodeDecodeError as error:
         raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
-        return _decode_other(body, error)
+        try:
+            # The API server sends no nulls where we take none, but other callers may.
+            request = nulls.tolerant(_Review)(body).request
+        except DECODE_ERRORS:
+            return _decode_other(body, error)
     kind = request.kind
     _check_uid(request.uid)
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
@@ -147,7 +152,7 @@ def _old_policy(request: _Request) -> str:
     if not isinstance(request.object, Service) or request.operation != "UPDATE":
         return ""
     try:
-        old = _old_service.decode(request.old_object)
+        old = _old_service(request.old_object)
     except DECODE_ERRORS as error:
         raise BadReview(f"request.oldObject: {_plain(error)}") from error
     return old.spec.external_traffic_policy if old is not None else ""

@@ -1,0 +1,79 @@
+"""
+Pod templates by their shape: where the pods of any kind come from, its own API unread.
+
+A pod template is a mapping with `spec.containers` that stands under a name ending in `template`: `spec.template` of
+Rollouts, CloneSets, DeploymentConfigs, ReplicationControllers, Knative Services and old API versions,
+`spec.jobTemplate.spec.template`, `spec.workerGroupSpecs[0].template`. Objects inside of objects, such as the resources
+of a composition, are none of the outer one's. The search is bounded: what lies beyond its limits is not decided.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+MAX_VISITED: Final = 10_000
+"""Mappings and lists of one object that are looked at."""
+MAX_DEPTH: Final = 12
+MAX_TEMPLATES: Final = 32
+"""Of one object; RayClusters and training jobs have a handful."""
+_NOT_WITHIN: Final = frozenset({"metadata", "status"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapedTemplate:
+    """One pod template of an object."""
+
+    path: str
+    """Where it stands: `spec.template`."""
+    value: Mapping[str, Any]
+
+    def as_pod(self) -> dict[str, Any]:
+        """Return the Pod that is made of it, as far as it says."""
+        return {"kind": "Pod", "metadata": self.value.get("metadata") or {}, "spec": self.value["spec"]}
+
+
+def pod_templates(document: Mapping[str, Any]) -> tuple[ShapedTemplate, ...]:
+    """Return the pod templates in *document*, an object of any kind, the outermost first."""
+    return tuple(_found(document))
+
+
+def _found(document: Mapping[str, Any]) -> Iterator[ShapedTemplate]:
+    ahead: deque[tuple[str, Any, int]] = deque(
+        (str(name), value, 1) for name, value in document.items() if name not in _NOT_WITHIN
+    )
+    visited = found = 0
+    while ahead and visited < MAX_VISITED and found < MAX_TEMPLATES:
+        path, value, depth = ahead.popleft()
+        if not isinstance(value, Mapping | list):
+            continue
+        visited += 1
+        if isinstance(value, list):
+            below = [(f"{path}[{number}]", each) for number, each in enumerate(value[: MAX_VISITED - visited])]
+        elif _is_template(path, value):
+            found += 1
+            yield ShapedTemplate(path=path, value=value)
+            continue
+        elif _is_object(value):
+            continue
+        else:
+            below = [(f"{path}.{name}", each) for name, each in value.items()]
+        if depth < MAX_DEPTH:
+            ahead.extend((name, each, depth + 1) for name, each in below)
+
+
+def _is_template(path: str, value: Mapping[str, Any]) -> bool:
+    name = path.rpartition(".")[2].partition("[")[0]
+    spec = value.get("spec")
+    containers = spec.get("containers") if isinstance(spec, Mapping) else None
+    return (
+        name.lower().endswith("template")
+        and isinstance(containers, list)
+        and bool(containers)
+        # Knative's containers need no name.
+        and all(isinstance(each, Mapping) and ("name" in each or "image" in each) for each in containers)
+    )
+
+
+def _is_object(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("apiVersion"), str) and isinstance(value.get("kind"), str)
