@@ -46,7 +46,7 @@ RUN /pip/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation --w
 
 # --- What runs: Python and the wheels; no pip, no compiler, nothing that root owns is writable
 FROM python
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=
 ARG CREATED=
 ARG SOURCE=
