@@ -1,6 +1,5 @@
 """The bill of materials of what runs (CycloneDX), read from an environment that holds the lock and nothing else."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +21,13 @@ def write_bill(sources: Path, work: Path, bill: Path) -> Path:
     pip, *install = PIP_INSTALL[1:]
     lock = sources / "requirements" / "run.txt"
     subprocess.run([sys.executable, "-m", pip, "--python", str(python), *install, "-r", str(lock)], check=True)
-    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--output-format", "JSON"]
-    command += ["--pyproject", str(sources / "pyproject.toml"), "--mc-type", "application"]
-    subprocess.run(
-        [*command, "--output-file", str(bill), str(python)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(wheels("sbom"))},
+    # Not by PYTHONPATH: the environment's own Python would inherit it, and list what reads it as well.
+    program = (
+        "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "runpy.run_module('cyclonedx_py', run_name='__main__', alter_sys=True)"
     )
+    command = [sys.executable, "-c", program, str(wheels("sbom"))]
+    command += ["environment", "--output-reproducible", "--output-format", "JSON"]
+    command += ["--pyproject", str(sources / "pyproject.toml"), "--mc-type", "application"]
+    subprocess.run([*command, "--output-file", str(bill), str(python)], check=True, capture_output=True)
     return bill
