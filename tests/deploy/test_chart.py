@@ -280,3 +280,47 @@ def described(values: Mapping[str, Any], schema: Mapping[str, Any], path: str = 
 def test_the_schema_knows_every_value_and_no_other() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert described(values, json.loads((CHART / "values.schema.json").read_text())) == []
+
+
+def test_the_scan_is_off_until_asked_and_apart_from_the_webhook() -> None:
+    """The webhook's grants stay what they are; the scan has its own ServiceAccount, and no Service selects its pods."""
+    without_scan, with_scan = render(), render({"scan": {"enabled": True}})
+    assert "CronJob" not in {each["kind"] for each in without_scan}
+    job = only(with_scan, "CronJob", "client-ip-scan")["spec"]
+    template = job["jobTemplate"]["spec"]["template"]
+    assert template["spec"]["serviceAccountName"] == "client-ip-scan"
+    assert template["spec"]["securityContext"] == RESTRICTED
+    assert template["metadata"]["labels"]["app.kubernetes.io/name"] != "client-ip-webhook"
+    assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+    assert job["concurrencyPolicy"] == "Forbid"
+    accounts: dict[str, set[str]] = {}
+    for each in with_scan:
+        if each["kind"] in {"RoleBinding", "ClusterRoleBinding"}:
+            for subject in each["subjects"]:
+                accounts.setdefault(subject["name"], set()).add(each["metadata"]["name"])
+    assert accounts["client-ip-scan"] == {"client-ip-scan"}
+    of_webhook = [each for each in with_scan if not each["metadata"]["name"].startswith("client-ip-scan")]
+    assert granted(of_webhook) == granted(without_scan)
+    verbs = {grant[3] for grant in granted(with_scan) - granted(without_scan) if grant[1] not in REPORTS}
+    assert verbs <= {"get", "list", "watch"}
+
+
+REPORTS: Final = frozenset({"openreports.io", "wgpolicyk8s.io"})
+
+
+def test_the_scans_minute_is_the_releases_own_or_the_users() -> None:
+    minute, *rest = only(render({"scan": {"enabled": True}}), "CronJob", "client-ip-scan")["spec"]["schedule"].split()
+    assert 0 <= int(minute) < 60
+    assert rest == ["*"] * 4
+    daily = {"scan": {"enabled": True, "schedule": "30 6 * * 1-5"}}
+    assert only(render(daily), "CronJob", "client-ip-scan")["spec"]["schedule"] == "30 6 * * 1-5"
+    with pytest.raises(HelmError, match="schedule"):
+        template({"scan": {"enabled": True, "schedule": "hourly"}})
+    with pytest.raises(HelmError, match="api"):
+        template({"scan": {"enabled": True, "api": "Both"}})
+
+
+def test_events_are_granted_where_they_are_asked_for() -> None:
+    assert not [each for each in granted(render({"scan": {"enabled": True}})) if each[2] == "events"]
+    found = {each[3] for each in granted(render({"scan": {"enabled": True, "events": True}})) if each[2] == "events"}
+    assert found == {"get", "create", "patch"}

@@ -1,18 +1,21 @@
 """`client-ip scan`: every workload of a cluster, now and after a restart, and what to do about it."""
 
 import io
+import random
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from webhook.cli.check import CONTEXT, KUBECONFIG, NOW, POLICY, STATE
 from webhook.cli.manifests import now_or
-from webhook.cli.printing import Bar, console, progress
+from webhook.cli.printing import Bar, console, progress, shown
 from webhook.cli.scanned import print_scan
 from webhook.facts.collect import Collector
 from webhook.facts.files import FilesInvalid, expand, read, read_bytes, take_all
@@ -28,7 +31,20 @@ from webhook.running.fold import Fold
 from webhook.running.grouping import GroupBy
 from webhook.running.scanning import scan_of
 
+if TYPE_CHECKING:
+    from webhook.facts.cluster import Cluster
+
+FAILURES_SHOWN: Final = 10
 FORMATS: Final = ("table", "json", "csv", "markdown", "html", "junit")
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """What is to be written into the cluster."""
+
+    api: str | None
+    """The name of the only one that will do; None: the first that is served."""
+    events: bool
 
 
 @click.command(
@@ -41,6 +57,7 @@ Examples:
   client-ip scan -o json --output-file today.json
   client-ip scan --baseline yesterday.json --fail-on new
   client-ip scan --state dump/ -o html --output-file report.html
+  client-ip scan --write-reports                     (OpenReports, or PolicyReport)
 
 \b
 Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be read.""",
@@ -75,6 +92,26 @@ Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be 
     help=f"Annotation or label that says whose a workload is. Repeatable. [default: {', '.join(OWNER_KEYS)}]",
 )
 @click.option(
+    "--write-reports", is_flag=True, help="Write what was found into reports in the cluster, one for each namespace."
+)
+@click.option(
+    "--reports-api",
+    type=click.Choice(["Auto", "OpenReports", "PolicyReport"]),
+    default="Auto",
+    show_default=True,
+    help="Which reports. Auto: OpenReports where the cluster serves it, else PolicyReport, else none.",
+)
+@click.option(
+    "--events", is_flag=True, help="With --write-reports: make an Event on a workload when its client IP is newly lost."
+)
+@click.option(
+    "--jitter-seconds",
+    type=click.IntRange(0, 3600),
+    default=0,
+    metavar="N",
+    help="Begin up to so many seconds later, by chance: for CronJobs.",
+)
+@click.option(
     "--docs-url",
     default="",
     metavar="URL",
@@ -96,6 +133,10 @@ def command(
     output_file: str | None,
     preserved: bool,
     owner_keys: tuple[str, ...],
+    write_reports: bool,
+    reports_api: str,
+    events: bool,
+    jitter_seconds: int,
     docs_url: str,
     kubeconfig: str | None,
     context: str | None,
@@ -111,14 +152,21 @@ def command(
         raise click.UsageError("-n and -A exclude each other")
     if fail_on == "new" and baseline is None:
         raise click.UsageError("--fail-on new needs --baseline: new beside what?")
+    if write_reports and states:
+        raise click.UsageError("--write-reports needs a cluster, and --state names files")
+    if events and not write_reports:
+        raise click.UsageError("--events needs --write-reports: what the reports know already is not new")
     former = _baseline(baseline)
+    if jitter_seconds:
+        time.sleep(random.uniform(0, jitter_seconds))  # noqa: S311
     moment = now_or(now)
     keys = owner_keys or OWNER_KEYS
     chosen = tuple(dict.fromkeys(namespaces)) or None
     if states:
         fold, scope = _from_files(states, policy, chosen, keys, moment)
     else:
-        fold, scope = _from_cluster(policy, kubeconfig, context, chosen, keys, moment)
+        publishing = Publishing(None if reports_api == "Auto" else reports_api, events) if write_reports else None
+        fold, scope = _from_cluster(policy, kubeconfig, context, chosen, keys, moment, publishing)
     scan = scan_of(fold, scope, at=moment, baseline=former, preserved=preserved)
     by = GroupBy(group_by)
     if output_file is not None:
@@ -168,6 +216,7 @@ def _from_cluster(
     namespaces: Sequence[str] | None,
     keys: Sequence[str],
     now: datetime,
+    publishing: Publishing | None,
 ) -> tuple[Fold, Scope]:
     from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
     from webhook.facts.cluster import Cluster  # noqa: PLC0415
@@ -177,7 +226,11 @@ def _from_cluster(
         with progress("reading the facts") as bar:
             collector = await cluster.collect()
             fold = Fold(_with_policy(collector, policy).snapshot(), now=now, owner_keys=keys)
-            return fold, await ClusterReader(cluster, _shown_on(bar)).read(fold, namespaces)
+            scope = await ClusterReader(cluster, _shown_on(bar)).read(fold, namespaces)
+            if publishing is not None:
+                bar.say("writing reports")
+                await _publish(cluster, fold, scope, now, publishing)
+            return fold, scope
 
     try:
         return ask(kubeconfig, context, scan, without="no --state, and no cluster")
@@ -187,6 +240,25 @@ def _from_cluster(
         raise
     except click.ClickException as error:
         raise click.UsageError(error.message) from error  # status 1 is a verdict
+
+
+async def _publish(cluster: "Cluster", fold: Fold, scope: Scope, now: datetime, publishing: Publishing) -> None:
+    """Write the reports; where the cluster serves none, that is said, and is no error: the scan goes on."""
+    from webhook.running.as_report import APIS  # noqa: PLC0415
+    from webhook.running.publishing import NoReportAPI, Publisher, served_api  # noqa: PLC0415
+
+    asked = next((api for api in APIS if api.name == publishing.api), None)
+    try:
+        api = await served_api(cluster, asked)
+    except NoReportAPI as error:
+        if asked is not None:
+            raise click.UsageError(str(error)) from error
+        click.echo(str(error), err=True)
+        return
+    written = await Publisher(cluster, api).publish(list(fold.rows()), scope, at=now, events=publishing.events)
+    click.echo(str(written), err=True)
+    for failed in written.failed[:FAILURES_SHOWN]:
+        click.echo(f"not written: {shown(failed)}", err=True)
 
 
 def _shown_on(bar: Bar) -> Callable[[str, int, int], None]:

@@ -51,6 +51,14 @@ class GoneError(KubeError):
         """Of a list in pages: the token that goes on all the same, with objects as they are by now."""
 
 
+class BusyError(UnavailableError):
+    """429 or 503 with Retry-After: come back later."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 @dataclass(slots=True)
 class KubeClient:
     """One connection pool to one API server, with credentials that are renewed."""
@@ -108,7 +116,7 @@ class KubeClient:
                         self._refused_token = True
                         continue  # it may have been replaced
                     if response.status >= 400:
-                        raise _error(method, response.status, answer, content_type)
+                        raise _error(method, response.status, answer, content_type, response.headers.get("Retry-After"))
                     return answer
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
@@ -299,7 +307,7 @@ class _Status(msgspec.Struct, frozen=True):
     metadata: _ListMeta = _ListMeta()
 
 
-def _error(method: str, status: int, answer: bytes, content_type: str) -> KubeError:
+def _error(method: str, status: int, answer: bytes, content_type: str, retry_after: str | None = None) -> KubeError:
     try:
         told = msgspec.json.decode(answer, type=_Status)
     except msgspec.MsgspecError:
@@ -312,6 +320,8 @@ def _error(method: str, status: int, answer: bytes, content_type: str) -> KubeEr
         return NotFoundError(text)
     if status == 410:
         return GoneError(text, resume=told.metadata.resume)
+    if status in {429, 503} and retry_after is not None and retry_after.isdecimal():
+        return BusyError(text, retry_after_seconds=float(retry_after[:6]))
     if status in {401, 408, 429} or status >= 500:
         return UnavailableError(text)
     return RefusedError(text)

@@ -11,6 +11,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- /* Apart from the webhook's: its Services and its PodDisruptionBudget select by name. */ -}}
+{{- define "webhook.scan.labels" -}}
+app.kubernetes.io/name: client-ip-scan
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
 {{- define "webhook.secret" -}}
 {{- if eq .Values.certificates.mode "manual" -}}{{ .Values.certificates.manual.secretName }}{{- else -}}client-ip-webhook-tls{{- end -}}
 {{- end -}}
