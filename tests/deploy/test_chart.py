@@ -59,6 +59,25 @@ def granted(objects: list[dict[str, Any]]) -> set[tuple[str, ...]]:
     return found
 
 
+def test_more_kinds_are_judged_where_the_values_name_them() -> None:
+    """They are warned of by the entry for workloads, and by no other."""
+    kinds = [
+        {"apiGroups": ["argoproj.io"], "apiVersions": ["v1alpha1"], "resources": ["rollouts"]},
+        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["replicationcontrollers"]},
+    ]
+    charted = only(render({"webhook": {"workloads": kinds}}), "MutatingWebhookConfiguration")
+    options = ("--workload", "argoproj.io/v1alpha1/rollouts", "--workload", "v1/replicationcontrollers")
+    (rendered,) = command("configuration", *options)
+    rules = {each["name"]: each["rules"] for each in charted["webhooks"]}
+    assert rules == {each["name"]: each["rules"] for each in rendered["webhooks"]}
+    assert rules["workloads.namespace.client-ip.dev"][2:] == [
+        {**kind, "operations": ["CREATE", "UPDATE"], "scope": "Namespaced"} for kind in kinds
+    ]
+    for bad in ({"resources": ["rollouts"]}, {**kinds[0], "operations": ["DELETE"]}, {**kinds[0], "resources": ["*"]}):
+        with pytest.raises(HelmError, match="workloads"):
+            render({"webhook": {"workloads": [bad]}})
+
+
 def test_the_roles_grant_what_the_command_renders() -> None:
     assert granted(render()) == granted(command("rbac", "--tls-secret", "client-ip-webhook-tls"))
 

@@ -19,11 +19,11 @@ from webhook.facts.collect import Collector, FactError, decode
 from webhook.facts.files import FilesInvalid, Found, expand, read, read_bytes, take_all
 from webhook.facts.kubeconfig import KubeconfigUnreadable, context_namespace
 from webhook.facts.problem import Problem
-from webhook.rules.decide import as_daemon, pod_of
+from webhook.rules.decide import pod_of
 from webhook.rules.objects import GROUPS, ObjectMeta, Pod, Reviewed, Service
 from webhook.rules.policy_document import read_time
 from webhook.rules.snapshot import Request, Snapshot
-from webhook.rules.templates import ShapedTemplate, pod_templates
+from webhook.rules.templates import ShapedTemplate, as_daemon, pod_templates
 
 API_VERSIONS: Final = {kind: f"{group}/v1".lstrip("/") for kind, group in GROUPS.items()}
 STDIN: Final = "-"

@@ -16,7 +16,7 @@ from webhook.cli.admission import guard, least_power
 from webhook.cli.envoyfilter import FORMS, GATEWAY, envoy_filter, is_any_namespace
 from webhook.rules import wellknown
 
-PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard")
+PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard", "gateway-defaults")
 SERVICE: Final = "client-ip-webhook"
 TIMEOUT_SECONDS: Final = 2
 """Kubernetes' advice is a small one: webhooks are called in series, and a slow one delays every pod."""
@@ -39,13 +39,23 @@ POD_CONDITIONS: Final = (
 
 
 def configuration(
-    client_config: dict[str, Any], own_namespace: str, name: str = wellknown.CONFIGURATION
+    client_config: dict[str, Any],
+    own_namespace: str,
+    name: str = wellknown.CONFIGURATION,
+    more_workloads: Sequence[tuple[str, str, str]] = (),
 ) -> dict[str, Any]:
     """
     Return the MutatingWebhookConfiguration.
 
+    Args:
+        client_config: How the API server calls the webhook.
+        own_namespace: Never asked about, like the system's.
+        name: Its name.
+        more_workloads: Group, version and resource of other kinds whose pod templates are judged, with a warning.
+
     failurePolicy Ignore: the webhook breaks nothing. reinvocationPolicy Never: Istio is never called again, so neither
     need we be. The name sorts before Istio's, and the API server calls configurations in the order of their names.
+
     """
     asked = ["enabled", "audit"]
     opted_in = [_expression(wellknown.PRESERVE, "In", asked)]
@@ -56,6 +66,7 @@ def configuration(
     workloads = [
         _rule("apps", ["deployments", "statefulsets", "daemonsets"], ["CREATE", "UPDATE"]),
         _rule("batch", ["jobs", "cronjobs"], ["CREATE", "UPDATE"]),
+        *(_rule(group, [resource], ["CREATE", "UPDATE"], version) for group, version, resource in more_workloads),
     ]
     entries = (
         ("pods.namespace", pods, opted_in, not_out, [*POD_CONDITIONS, LIVE]),
@@ -98,13 +109,34 @@ def _expression(key: str, operator: str, values: list[str]) -> dict[str, Any]:
     return {"key": key, "operator": operator, "values": values}
 
 
-def _rule(group: str, names: list[str], operations: list[str]) -> dict[str, Any]:
+def _rule(group: str, names: list[str], operations: list[str], version: str = "v1") -> dict[str, Any]:
     return {
         "apiGroups": [group],
-        "apiVersions": ["v1"],
+        "apiVersions": [version],
         "operations": operations,
         "resources": names,
         "scope": "Namespaced",
+    }
+
+
+def gateway_defaults(root_namespace: str, gateway_class: str = "istio") -> dict[str, Any]:
+    """
+    Return the ConfigMap of a GatewayClass' defaults by which istiod makes the gateways' Services Local itself.
+
+    Istiod lays `service` over the Service that it makes of a Gateway, by server-side apply: nobody has to patch it, and
+    nothing drifts. Istio 1.26 and later; of several ConfigMaps for a class the oldest counts.
+
+    https://istio.io/latest/docs/tasks/traffic-management/ingress/gateway-api/#gatewayclass-defaults
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"client-ip-gateway-defaults-{gateway_class}",
+            "namespace": root_namespace,
+            "labels": {"app.kubernetes.io/name": SERVICE, wellknown.GATEWAY_DEFAULTS: gateway_class},
+        },
+        "data": {"service": "spec:\n  externalTrafficPolicy: Local\n"},
     }
 
 
@@ -198,6 +230,24 @@ _USER: Final = re.compile(r"[A-Za-z0-9:._@/-]{1,253}")
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
 
 
+class ResourceType(click.ParamType[tuple[str, str, str]]):
+    """A resource of an API, as `kubectl api-resources` names it: GROUP/VERSION/RESOURCE, or VERSION/RESOURCE."""
+
+    name = "GROUP/VERSION/RESOURCE"
+    _pattern: Final = re.compile(r"(?:([a-z0-9.-]+)/)?([a-z0-9]+|\*)/([a-z0-9]+)")
+
+    def convert(
+        self, value: str | tuple[str, str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str, str]:
+        """Return group, version and resource."""
+        if isinstance(value, tuple):
+            return value
+        found = self._pattern.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is no GROUP/VERSION/RESOURCE such as argoproj.io/v1alpha1/rollouts", param, ctx)
+        return found.group(1) or "", found.group(2), found.group(3)
+
+
 class NameType(click.ParamType[str]):
     """The name of an object: a DNS subdomain, https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
 
@@ -219,9 +269,11 @@ Examples:
   client-ip render crd rbac | kubectl apply -f -
   client-ip render configuration --ca-file ca.pem | kubectl apply -f -
   client-ip render configuration --url https://10.0.0.7:8443/mutate --ca-file ca.pem
+  client-ip render configuration --workload argoproj.io/v1alpha1/rollouts --workload v1/replicationcontrollers
   client-ip render guard --mode Deny | kubectl apply -f -
   client-ip render envoyfilter | kubectl apply -f -
-  client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -""",
+  client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -
+  client-ip render gateway-defaults --class istio | kubectl apply -f -""",
 )
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar=f"[{'|'.join(PARTS)}]...")
 @click.option(
@@ -231,6 +283,21 @@ Examples:
 @click.option("--port", type=click.IntRange(1, 65535), default=443, show_default=True, help="The Service's port.")
 @click.option(
     "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
+)
+@click.option(
+    "--workload",
+    "workloads",
+    type=ResourceType(),
+    multiple=True,
+    help="configuration: a kind whose pod templates are judged when it is applied, with a warning. Repeatable.",
+)
+@click.option(
+    "--class",
+    "gateway_class",
+    type=NameType(),
+    default="istio",
+    show_default=True,
+    help="gateway-defaults: the GatewayClass whose gateways become Local.",
 )
 @click.option("--tls-secret", type=NameType(), metavar="NAME", default="", help="rbac: allow serve --tls-secret NAME.")
 @click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
@@ -285,6 +352,8 @@ def command(
     url: str | None,
     port: int,
     ca_file: Path | None,
+    workloads: tuple[tuple[str, str, str], ...],
+    gateway_class: str,
     tls_secret: str,
     root_namespace: str,
     form: str,
@@ -300,7 +369,8 @@ def command(
 
     crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
     by URL. envoyfilter: the fallback for pods that can't be TPROXY. guard: a ValidatingAdmissionPolicy on who may opt
-    out and until when.
+    out and until when. gateway-defaults: a ConfigMap by which istiod (1.26 and later) makes the Services of Gateway API
+    gateways Local itself; where a class has several of these, Istio uses the oldest alone.
     """
     for controller in controllers:
         if _USER.fullmatch(controller) is None:
@@ -316,7 +386,8 @@ def command(
     makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "crd": lambda: [crd()],
         "rbac": lambda: rbac(namespace, tls_secret),
-        "configuration": lambda: [configuration(client_config, namespace)],
+        "configuration": lambda: [configuration(client_config, namespace, more_workloads=workloads)],
+        "gateway-defaults": lambda: [gateway_defaults(root_namespace, gateway_class)],
         "guard": lambda: guard(
             mode=mode, excluded=_excluded(namespace, excluded), controllers=controllers, redirect=redirect
         ),

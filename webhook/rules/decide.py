@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 
-from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
     OUTCOMES,
@@ -19,13 +18,13 @@ from webhook.rules.decision import (
     one_line,
 )
 from webhook.rules.limits import CAUSE_LIMIT, SMALL, WARNING_LIMIT, WARNINGS
-from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Workload
+from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Shaped, Workload
 from webhook.rules.patch import NOTHING
 from webhook.rules.pods import POD_QUESTIONS, SMALL_POD_QUESTIONS, PodCase
 from webhook.rules.questions import C, Question
-from webhook.rules.selectors import Toleration
 from webhook.rules.services import SERVICE_QUESTIONS, ServiceCase
 from webhook.rules.snapshot import Request, Snapshot
+from webhook.rules.templates import as_daemon
 
 SERVICE_OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
 
@@ -49,6 +48,8 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
         now: The current time, timezone-aware: exceptions expire by it.
 
     """
+    if isinstance(request.object, Shaped) and len(request.object.pods) > 1:
+        return _decide_each(request, request.object, snapshot, now=now)
     case = _case(request, snapshot, now=now)
     if isinstance(case, PodCase):
         questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
@@ -58,6 +59,14 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
     return Decision(
         reason=Reason.NOT_HANDLED, cause=one_line(case, CAUSE_LIMIT), mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED
     )
+
+
+def _decide_each(request: Request, reviewed: Shaped, snapshot: Snapshot, *, now: datetime) -> Decision:
+    """Return the decision on the first of an object's pods that would lose the client's IP, else on the first."""
+    decisions = [
+        decide(msgspec.structs.replace(request, object=Shaped(pods=(pod,))), snapshot, now=now) for pod in reviewed.pods
+    ]
+    return next((each for each in decisions if each.outcome is Outcome.LOST), decisions[0])
 
 
 def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Explained, ...]:
@@ -90,18 +99,14 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
     if request.operation not in SERVICE_OPERATIONS:
         return f"operation {request.operation}"
     namespace = request.namespace or reviewed.metadata.namespace
+    if isinstance(reviewed, Shaped):
+        if not reviewed.pods:
+            return "it holds no pod template that is read"
+        return PodCase(reviewed.pods[0], namespace, snapshot, now=now, size=request.size)
     if isinstance(reviewed, Service):
         old_policy = request.old_external_traffic_policy
         return ServiceCase(reviewed, namespace, snapshot, now=now, size=request.size, old_policy=old_policy)
     return PodCase(pod_of(reviewed), namespace, snapshot, now=now, size=request.size)
-
-
-DAEMON_TOLERATION: Final = Toleration(key=wellknown.UNSCHEDULABLE_TAINT, operator="Exists", effect="NoSchedule")
-"""
-What the DaemonSet controller adds to its pods and a decision can see: they run on cordoned nodes too.
-
-https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-tolerations
-"""
 
 
 def pod_of(workload: Workload) -> Pod:
@@ -109,12 +114,6 @@ def pod_of(workload: Workload) -> Pod:
     template = workload.template()
     pod = Pod(metadata=template.metadata or ObjectMeta(), spec=template.spec)
     return as_daemon(pod) if isinstance(workload, DaemonSet) else pod
-
-
-def as_daemon(pod: Pod) -> Pod:
-    """Return *pod* as a DaemonSet's controller makes it, whoever's DaemonSet it is."""
-    tolerations = [*(pod.spec.tolerations or ()), DAEMON_TOLERATION]
-    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, tolerations=tolerations))
 
 
 def _first(case: C, questions: Sequence[Question[C]]) -> Answer:

@@ -34,6 +34,13 @@ Bytes of all annotations (keys and values), from which on none is added.
 The API server takes 256 KiB (k8s.io/apimachinery/pkg/api/validation/objectmeta.go, TotalAnnotationSizeLimitB). What is
 left is for ours, and for what mutating webhooks after us add.
 """
+SHAPED_LIMIT: Final = 262_144
+"""
+Bytes of an object of a kind that is not ours, in which pod templates are looked for by their shape (`templates`).
+
+Only kinds that the configuration was told of (`webhook.workloads`) are sent. The largest Rollouts have some 20 KiB;
+reading this much takes up to 5 ms. The custom resource of a larger one is let through unseen.
+"""
 SMALL: Final = 12_000
 """
 Bytes of JSON that can't hold more of anything than its limit: 4,000 empty tolerations take 12,001.

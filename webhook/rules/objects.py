@@ -168,6 +168,14 @@ Workload: TypeAlias = Deployment | StatefulSet | DaemonSet | ReplicaSet | Job | 
 Reviewed: TypeAlias = Pod | Service | Deployment | StatefulSet | DaemonSet | ReplicaSet | Job | CronJob
 """What a request's object may be."""
 
+
+class Shaped(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of any other kind that holds pod templates: the pods that it makes (`templates`)."""
+
+    metadata: ObjectMeta = NO_METADATA
+    pods: tuple[Pod, ...] = ()
+
+
 GROUPS: Final = {
     "Pod": "",
     "Service": "",

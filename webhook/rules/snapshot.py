@@ -7,7 +7,7 @@ import msgspec
 
 from webhook.rules import wellknown
 from webhook.rules.nodes import NodeIndex, index_nodes
-from webhook.rules.objects import Reviewed
+from webhook.rules.objects import Reviewed, Shaped
 from webhook.rules.policy import BUILT_IN, Policies
 from webhook.rules.sidecar import Mesh
 
@@ -37,7 +37,7 @@ class Snapshot:
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be decided: one object at one operation."""
 
-    object: Reviewed | None
+    object: Reviewed | Shaped | None
     operation: str = "CREATE"
     namespace: str = ""
     name: str = ""

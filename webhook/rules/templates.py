@@ -12,6 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from webhook.rules import nulls, wellknown
+from webhook.rules.objects import Pod
+from webhook.rules.selectors import Toleration
+
 MAX_VISITED: Final = 10_000
 """Mappings and lists of one object that are looked at."""
 MAX_DEPTH: Final = 12
@@ -31,6 +37,36 @@ class ShapedTemplate:
     def as_pod(self) -> dict[str, Any]:
         """Return the Pod that is made of it, as far as it says."""
         return {"kind": "Pod", "metadata": self.value.get("metadata") or {}, "spec": self.value["spec"]}
+
+
+def shaped(document: Mapping[str, Any]) -> tuple[tuple[ShapedTemplate, Pod], ...]:
+    """
+    Return the pod templates in *document*, each with the pod that is made of it: a DaemonSet's as its controller does.
+
+    Raises:
+        msgspec.MsgspecError: A template is none that the API server takes, with the field's path below it.
+
+    """
+    found = ((each, _pod(msgspec.json.encode(each.as_pod()))) for each in pod_templates(document))
+    is_daemon = document.get("kind") == "DaemonSet"
+    return tuple((each, as_daemon(pod) if is_daemon else pod) for each, pod in found)
+
+
+_pod: Final = nulls.decoder(Pod)
+
+
+DAEMON_TOLERATION: Final = Toleration(key=wellknown.UNSCHEDULABLE_TAINT, operator="Exists", effect="NoSchedule")
+"""
+What the DaemonSet controller adds to its pods and a decision can see: they run on cordoned nodes too.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#taints-and-tolerations
+"""
+
+
+def as_daemon(pod: Pod) -> Pod:
+    """Return *pod* as a DaemonSet's controller makes it, whoever's DaemonSet it is."""
+    tolerations = [*(pod.spec.tolerations or ()), DAEMON_TOLERATION]
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, tolerations=tolerations))
 
 
 def pod_templates(document: Mapping[str, Any]) -> tuple[ShapedTemplate, ...]:

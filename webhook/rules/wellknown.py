@@ -48,6 +48,8 @@ DISABLE_ENVOY: Final = "DISABLE_ENVOY"
 """Set in the proxy of the template grpc-agent: an agent that runs no Envoy."""
 USE_WAYPOINT: Final = "istio.io/use-waypoint"
 """Label on a Service, Namespace or Pod (https://github.com/istio/api/blob/b8f8791d/label/labels.yaml)."""
+GATEWAY_DEFAULTS: Final = "gateway.istio.io/defaults-for-class"
+"""Label of a ConfigMap in the root namespace: what istiod makes of every Gateway of the class it names."""
 GATEWAY_CLASS: Final = "gateway.networking.k8s.io/gateway-class-name"
 
 # --- Alibaba Cloud: kubernetes/cloud-provider-alibaba-cloud eeb0ddc6, pkg/controller/helper/service_utils.go:78-88

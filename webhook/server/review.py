@@ -14,10 +14,11 @@ import msgspec
 
 from webhook.rules import nulls
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
-from webhook.rules.limits import UID_LIMIT
-from webhook.rules.objects import NO_METADATA, Reviewed, Service
+from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
+from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
 from webhook.rules.patch import Patch
 from webhook.rules.snapshot import Request
+from webhook.rules.templates import shaped
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
@@ -124,7 +125,7 @@ def decode(body: bytes) -> tuple[str, Request]:
     kind = request.kind
     _check_uid(request.uid)
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
-        return request.uid, _not_ours(request.kind, request)
+        return request.uid, _not_ours(kind, _any_review.decode(body).request)
     if request.object is not None and request.object.metadata is NO_METADATA:
         # The API server always sends it, and a patch below it would fail.
         raise BadReview("request.object.metadata: required")
@@ -180,9 +181,10 @@ def _decode_other(body: bytes, error: Exception) -> tuple[str, Request]:
     return request.uid, _not_ours(kind, request)
 
 
-def _not_ours(kind: _GroupVersionKind, request: _Request | _AnyRequest) -> Request:
+def _not_ours(kind: _GroupVersionKind, request: _AnyRequest) -> Request:
+    """Return what is let through, or warned of: of another kind the pod templates, as its shape has them."""
     return Request(
-        object=None,
+        object=_shaped(request.object),
         operation=request.operation,
         namespace=request.namespace,
         name=request.name,
@@ -190,6 +192,19 @@ def _not_ours(kind: _GroupVersionKind, request: _Request | _AnyRequest) -> Reque
         kind=kind.kind,
         dry_run=bool(request.dry_run),
     )
+
+
+def _shaped(raw: msgspec.Raw) -> Shaped | None:
+    text = bytes(raw)
+    if text == b"null":
+        return None
+    if len(text) > SHAPED_LIMIT:
+        return Shaped()
+    try:
+        document = msgspec.json.decode(text)
+        return Shaped(pods=tuple(pod for _, pod in shaped(document)) if isinstance(document, dict) else ())
+    except DECODE_ERRORS:
+        return Shaped()  # its own API says what it is
 
 
 def _plain(error: Exception) -> str:

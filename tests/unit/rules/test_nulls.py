@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import pytest
 
+from webhook.rules.decide import decide
+from webhook.rules.decision import Reason
 from webhook.rules.nodes import Node
 from webhook.rules.nulls import decoder
 from webhook.rules.objects import CronJob, MutatingWebhookConfiguration, Namespace, Pod, Reviewed, Service
+from webhook.rules.snapshot import Snapshot
+from webhook.server.review import decode
 
 FULL: Final[dict[str, Any]] = {
     "kind": "Pod",
@@ -114,3 +119,44 @@ def test_what_no_null_is_in_is_read_once() -> None:
     assert decoder(Service)(b'{"kind":"Service"}') == Service()
     assert decoder(Pod)(b'{"kind":"Pod","spec":null,"metadata":null}') == Pod()
     assert decoder(CronJob)(b'{"kind":"CronJob","spec":{"jobTemplate":{"spec":{"template":null}}}}') == CronJob()
+
+
+def review(kind: str, document: dict[str, Any], **more: Any) -> bytes:
+    request = {
+        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+        "kind": {"group": "", "version": "v1", "kind": kind},
+        "namespace": "shop",
+        "operation": "CREATE",
+        "object": document,
+        **more,
+    }
+    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+
+
+@pytest.mark.parametrize(
+    "path", [each for document in (FULL, SERVICE) for each in paths(document) if "env" not in each and len(each) > 1]
+)
+def test_a_null_anywhere_in_a_review_is_read(path: tuple[Any, ...]) -> None:
+    document = next(each for each in (FULL, SERVICE) if path in list(paths(each)))
+    _, request = decode(review(document["kind"], with_null(document, path)))
+    assert request.object is not None
+    assert decode(review(document["kind"], document))[1].kind == document["kind"]
+
+
+@pytest.mark.parametrize("field", ["namespace", "operation", "name", "subResource", "dryRun", "oldObject"])
+def test_a_null_in_a_request_counts_as_absent(field: str) -> None:
+    _, with_it = decode(review("Service", SERVICE, **{field: None}))
+    body = json.loads(review("Service", SERVICE))
+    body["request"].pop(field, None)
+    assert decode(json.dumps(body).encode())[1].object == with_it.object
+
+
+def test_a_null_policy_of_a_service_becomes_local() -> None:
+    given = {**SERVICE, "spec": {"type": "LoadBalancer", "externalTrafficPolicy": None}}
+    _, request = decode(
+        review("Service", given, operation="UPDATE", oldObject={"spec": {"externalTrafficPolicy": None}})
+    )
+    snapshot = Snapshot(namespaces={"shop": {"client-ip.dev/preserve": "enabled"}})
+    decision = decide(request, snapshot, now=datetime(2026, 6, 1, tzinfo=UTC))
+    assert decision.reason is Reason.LOCAL
+    assert decision.patch[0].path == "/spec/externalTrafficPolicy"
