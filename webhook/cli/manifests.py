@@ -20,8 +20,8 @@ from webhook.facts.files import FilesInvalid, Found, expand, read, read_bytes, t
 from webhook.facts.kubeconfig import KubeconfigUnreadable, context_namespace
 from webhook.facts.problem import Problem
 from webhook.rules.decide import pod_of
+from webhook.rules.ends import read_time
 from webhook.rules.objects import GROUPS, ObjectMeta, Pod, Reviewed, Service
-from webhook.rules.policy_document import read_time
 from webhook.rules.snapshot import Request, Snapshot
 from webhook.rules.templates import ShapedTemplate, as_daemon, pod_templates
 

@@ -24,6 +24,15 @@ LIVE: Final = {
     "name": "not-being-deleted",
     "expression": "!has(object.metadata.deletionTimestamp)",
 }
+NOT_OUT: Final = {
+    "name": "not-opted-out",
+    "expression": (
+        f"!has(object.metadata.labels) || !('{wellknown.PRESERVE}' in object.metadata.labels)"
+        f" || object.metadata.labels['{wellknown.PRESERVE}'] != 'disabled'"
+        f" || has(object.metadata.annotations) && '{wellknown.OPT_OUT_UNTIL}' in object.metadata.annotations"
+    ),
+}
+"""What opted out for good is not asked about; what did so until some day is, since the day may have passed."""
 POD_CONDITIONS: Final = (
     {
         "name": "not-a-mirror-pod",
@@ -60,7 +69,6 @@ def configuration(
     asked = ["enabled", "audit"]
     opted_in = [_expression(wellknown.PRESERVE, "In", asked)]
     not_opted_in = [_expression(wellknown.PRESERVE, "NotIn", asked)]
-    not_out = [_expression(wellknown.PRESERVE, "NotIn", ["disabled"])]
     pods = [_rule("", ["pods"], ["CREATE"])]
     services = [_rule("", ["services"], ["CREATE", "UPDATE"])]
     workloads = [
@@ -69,9 +77,9 @@ def configuration(
         *(_rule(group, [resource], ["CREATE", "UPDATE"], version) for group, version, resource in more_workloads),
     ]
     entries = (
-        ("pods.namespace", pods, opted_in, not_out, [*POD_CONDITIONS, LIVE]),
+        ("pods.namespace", pods, opted_in, None, [*POD_CONDITIONS, LIVE, NOT_OUT]),
         ("pods.object", pods, not_opted_in, opted_in, [*POD_CONDITIONS, LIVE]),
-        ("services.namespace", services, opted_in, not_out, [LIVE]),
+        ("services.namespace", services, opted_in, None, [LIVE, NOT_OUT]),
         ("services.object", services, not_opted_in, opted_in, [LIVE]),
         ("workloads.namespace", workloads, opted_in, None, [LIVE]),
     )

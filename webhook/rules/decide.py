@@ -139,13 +139,20 @@ def _explained(case: C, questions: Sequence[Question[C]]) -> Iterator[Explained]
         yield Explained(question.text, answer, answer.cause)
 
 
+_WAIVABLE: Final = frozenset({Outcome.LOST, Outcome.WAIVED})
+
+
 def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> Decision:
     mode = case.mode()
     outcome = Outcome.PRESERVED if answer.preserved else OUTCOMES[answer.reason]
     warns = mode is Mode.ENFORCE
     warnings = (*answer.warnings, *case.warnings) if warns else ()
+    if case.opt_out is not None or outcome in _WAIVABLE:
+        warnings = (*case.notices(mode, outcome), *warnings)
     if warns and outcome is Outcome.LOST:
         warnings = (_lost(answer), *warnings)
+    if warns and not patches and wellknown.METHOD in case.labels:
+        warnings = (*warnings, f"label {wellknown.METHOD} of the template is the webhook's own to set: remove it")
     enforce = warns and patches
     cause = answer.cause
     return Decision(

@@ -19,6 +19,8 @@ READ_ANNOTATIONS: Final = frozenset(
         wellknown.INJECTED_STATUS,
         wellknown.INTERCEPTION_MODE,
         wellknown.MIRROR_POD,
+        wellknown.OPT_OUT_OWNER,
+        wellknown.OPT_OUT_UNTIL,
         wellknown.PROXY_CONFIG,
         wellknown.TEMPLATES,
     },

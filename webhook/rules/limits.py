@@ -57,6 +57,10 @@ WARNING_LIMIT: Final = 200
 """Characters of a warning. The API server cuts at 256 where there are many; a terminal's line is shorter still."""
 WARNINGS: Final = 4
 """Warnings of a review: the loss itself, and what else is to be said."""
+OWNER_LIMIT: Final = 80
+"""Characters of an opt-out's owner: an address, or the name of a team."""
+END_LIMIT: Final = 40
+"""Characters that a time takes at most; what is longer is none, and is quoted cut."""
 NAMED: Final = 3
 """Names that are given of many (nodes, templates)."""
 

@@ -66,7 +66,11 @@ class PolicyException:
 
     def holds(self, namespace: Labels, labels: Labels, *, now: datetime) -> bool:
         """Return whether the waiver covers the object and has not expired at *now*."""
-        return now < self.expires and self.namespace_selector.matches(namespace) and self.selector.matches(labels)
+        return now < self.expires and self.covers(namespace, labels)
+
+    def covers(self, namespace: Labels, labels: Labels) -> bool:
+        """Return whether the waiver is for the object, ended or not."""
+        return self.namespace_selector.matches(namespace) and self.selector.matches(labels)
 
 
 GATEWAY_SELECTORS: Final = (

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from webhook.rules import wellknown
+from webhook.rules.ends import read_time
 from webhook.rules.nodes import NodeRule, NodeRules
 from webhook.rules.policy import (
     BUILT_IN,
@@ -40,10 +41,6 @@ E = TypeVar("E", bound=StrEnum)
 
 NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A DNS label: what exceptions and node rules are called."""
-_RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",  # Python 3.14 reads 24:00 too
-    re.ASCII,
-)
 PRIORITY_LIMIT: Final = 1_000_000
 
 
@@ -187,22 +184,6 @@ def _node_rule(fields: "_Fields") -> NodeRule:
     )
     fields.refuse_unknown()
     return rule
-
-
-def read_time(text: str) -> datetime:
-    """
-    Return the RFC 3339 time that *text* writes, as the API server takes it.
-
-    Raises:
-        ValueError: It is none.
-
-    """
-    try:
-        if _RFC3339.fullmatch(text) is None:
-            raise ValueError(text)
-        return datetime.fromisoformat(text.upper())
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no RFC 3339 time such as 2027-03-31T00:00:00Z") from error
 
 
 class _Word(StrEnum):

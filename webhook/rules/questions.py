@@ -4,16 +4,17 @@ What a question is, and the two that Pods and Services share: who opted in, and 
 Questions are data, in order: `decide` stops at the first that answers, `explain` asks them all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from webhook.rules import wellknown
-from webhook.rules.decision import Answer, Mode, Reason, one_line
+from webhook.rules.decision import Answer, Mode, Outcome, Reason, one_line
+from webhook.rules.ends import End, end_state, moment
 from webhook.rules.objects import ObjectMeta
-from webhook.rules.optin import Preserve, invalid_value, preserve
-from webhook.rules.policy import Policy, PolicyMode
+from webhook.rules.optin import OptOut, Preserve, invalid_value, opt_out, preserve
+from webhook.rules.policy import Policy, PolicyException, PolicyMode
 from webhook.rules.snapshot import Snapshot
 
 NO_LABELS: Final[Mapping[str, str]] = {}
@@ -22,7 +23,17 @@ NO_LABELS: Final[Mapping[str, str]] = {}
 class Case:
     """One object that is being decided: what the questions look at."""
 
-    __slots__ = ("_asked", "_policy", "labels", "metadata", "namespace", "namespace_labels", "now", "snapshot")
+    __slots__ = (
+        "_asked",
+        "_policy",
+        "labels",
+        "metadata",
+        "namespace",
+        "namespace_labels",
+        "now",
+        "opt_out",
+        "snapshot",
+    )
 
     def __init__(self, metadata: ObjectMeta, namespace: str, snapshot: Snapshot, *, now: datetime) -> None:
         self.metadata = metadata
@@ -31,6 +42,8 @@ class Case:
         self.namespace_labels = snapshot.namespaces.get(namespace)
         self.snapshot = snapshot
         self.now = now
+        self.opt_out: OptOut | None = None
+        """Until when the object's own label holds; known once `asked` was read, where the label is not `enabled`."""
         self._policy: Policy | bool | None = False
         self._asked: Preserve | bool | None = False
 
@@ -52,19 +65,70 @@ class Case:
 
     @property
     def asked(self) -> Preserve | None:
-        """What the object's label asks for, else its namespace's."""
+        """What the object's label asks for until its end, else its namespace's."""
         if isinstance(self._asked, bool):
             asked = preserve(self.metadata.labels)
+            if asked is not None and asked is not Preserve.ENABLED:
+                self.opt_out = opt_out(self.metadata.annotations)
+                if self.has_ended:
+                    asked = None
             self._asked = asked if asked is not None else preserve(self.namespace_labels)
         return self._asked
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the object's own label counts as absent, since its end has passed."""
+        out = self.opt_out
+        return out is not None and out.until is not None and out.until <= self.now
+
     def asked_where(self) -> str:
         """Return the fact that `asked` rests on."""
-        if self.asked is None:
-            return f"no label {wellknown.PRESERVE} on the object or its namespace"
-        of_object = preserve(self.metadata.labels) is not None
-        where = "the object" if of_object else f"namespace {self.namespace}"
-        return f"label {wellknown.PRESERVE}={self.asked} of {where}"
+        asked, ended = self.asked, self.has_ended
+        of_object = preserve(self.metadata.labels) is not None and not ended
+        if asked is None:
+            fact = f"no label {wellknown.PRESERVE} on the object or its namespace"
+        elif of_object:
+            fact = f"label {wellknown.PRESERVE}={asked} of the object"
+        else:
+            fact = f"label {wellknown.PRESERVE}={asked} of namespace {self.namespace}"
+        if self.opt_out is None:
+            return fact
+        return (
+            f"{fact}; its own {self.labels[wellknown.PRESERVE]} ended: {self.opt_out}"
+            if ended
+            else (f"{fact} {self.opt_out}")
+        )
+
+    def notices(self, mode: Mode, outcome: Outcome) -> tuple[str, ...]:
+        """Return what is to be said of waivers that cover the object and end soon, or that ended and left it lost."""
+        said = [*self._opt_out_notices(mode)]
+        policy = self.policy
+        if mode is not Mode.ENFORCE or policy is None or not policy.exceptions:
+            return tuple(said)
+        if outcome is Outcome.WAIVED:
+            live = policy.exception_for(self.around, self.labels, now=self.now)
+            if live is not None and end_state(live.expires, now=self.now) is End.ENDING:
+                said.append(f"exception {live.name} of policy {policy.name} ends {moment(live.expires)} ({live.owner})")
+        elif outcome is Outcome.LOST:
+            last = ended_exception(self)
+            if last is not None:
+                said.append(
+                    f"exception {last.name} of policy {policy.name} ended {moment(last.expires)} ({last.owner})"
+                )
+        return tuple(said)
+
+    def _opt_out_notices(self, mode: Mode) -> Iterator[str]:
+        out, policy = self.opt_out, self.policy
+        if out is None or out.until is None:
+            return
+        state = end_state(out.until, now=self.now)
+        what, whose = f"label {wellknown.PRESERVE}={self.labels[wellknown.PRESERVE]}", out.owner or "without an owner"
+        if state is End.ENDED and mode is Mode.ENFORCE:
+            yield f"{what} ended {moment(out.until)} ({whose}): the namespace's holds"
+        # Nobody is warned where the namespace's word changes nothing.
+        enforced = policy is None or policy.mode is PolicyMode.ENFORCE
+        if state is End.ENDING and enforced and preserve(self.namespace_labels) is Preserve.ENABLED:
+            yield f"{what} ends {moment(out.until)} ({whose}): then the namespace's holds"
 
     def mode(self) -> Mode:
         """Return the weaker of what was asked for and what the policy allows."""
@@ -134,23 +198,24 @@ def ask_policy(case: Case) -> Answer | None:
     if exception is not None:
         ticket = f", {exception.ticket}" if exception.ticket else ""
         cause = (
-            f"exception {exception.name} of policy {policy.name} until {exception.expires.isoformat()}: "
+            f"exception {exception.name} of policy {policy.name} until {moment(exception.expires)}: "
             f"{exception.reason} ({exception.owner}{ticket})"
         )
         return Answer(Reason.EXCEPTED, cause)
     return None
 
 
+def ended_exception(case: Case) -> PolicyException | None:
+    """Return the exception that covered the object until last; none where one still does, or none ever did."""
+    covering = [each for each in case.policy.exceptions if each.covers(case.around, case.labels)] if case.policy else []
+    last = max(covering, key=lambda each: each.expires, default=None)
+    return last if last is not None and last.expires <= case.now else None
+
+
 def fact_policy(case: Case) -> str:
     policy = case.policy
     if policy is None:
         return "no policy"
-    expired = [
-        each.name
-        for each in policy.exceptions
-        if each.expires <= case.now
-        and each.namespace_selector.matches(case.around)
-        and each.selector.matches(case.labels)
-    ]
-    ended = f"; its exception {expired[0]} has expired" if expired else ""
+    last = ended_exception(case)
+    ended = f"; its exception {last.name} ended {moment(last.expires)} ({last.owner})" if last is not None else ""
     return f"policy {policy.name}, mode {policy.mode}; no live exception{ended}"

@@ -9,6 +9,10 @@ from typing import Final
 # --- Our own names: contracts that users depend on.
 PRESERVE: Final = "client-ip.dev/preserve"
 """Label on a Namespace, Pod or Service: `enabled`, `audit` or `disabled`."""
+OPT_OUT_OWNER: Final = "client-ip.dev/opt-out-owner"
+"""Annotation beside an opt-in label that says less than it might: who answers for it."""
+OPT_OUT_UNTIL: Final = "client-ip.dev/opt-out-until"
+"""Annotation beside it: the RFC 3339 time after which the label counts as absent."""
 METHOD: Final = "client-ip.dev/method"
 """Label that the webhook adds: how the client's IP is preserved."""
 NODE_TPROXY: Final = "client-ip.dev/tproxy"
