@@ -1,6 +1,7 @@
 """The CRD on a real API server: what it refuses our own reader refuses too, at the same field."""
 
 import copy
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,8 +227,11 @@ def test_kubectl_shows_mode_priority_fallback_and_acceptance(control_plane: Cont
         "message": "in force",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
-    api.patch_status(wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND, name, {"conditions": [condition]})
+    ending = {**condition, "type": "ExceptionsEnding", "reason": "Ending", "message": "legacy ends"}
+    api.patch_status(wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND, name, {"conditions": [condition, ending]})
     head, row = control_plane.kubectl("get", "cip", name).splitlines()
-    assert head.split() == ["NAME", "MODE", "PRIORITY", "FALLBACK", "ACCEPTED", "AGE"]
-    assert row.split()[:5] == [name, "Enforce", "7", "XForwardedFor", "True"]
+    assert re.split(r" {2,}", head) == [
+        *("NAME", "MODE", "PRIORITY", "FALLBACK", "ACCEPTED", "EXCEPTIONS ENDING", "AGE"),
+    ]
+    assert row.split()[:6] == [name, "Enforce", "7", "XForwardedFor", "True", "Ending"]
     assert "Who answers for it." in control_plane.kubectl("explain", "clientippolicy.spec.exceptions.owner")

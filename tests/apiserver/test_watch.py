@@ -6,7 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,12 @@ def _policy(name: str, **spec: Any) -> dict[str, Any]:
 
 
 def _accepted(plane: ControlPlane, name: str) -> dict[str, Any]:
+    return _condition(plane, name, "Accepted")
+
+
+def _condition(plane: ControlPlane, name: str, kind: str) -> dict[str, Any]:
     found = plane.client().get(*POLICY, name).get("status", {}).get("conditions", [])
-    condition: dict[str, Any] = next((each for each in found if each["type"] == "Accepted"), {})
+    condition: dict[str, Any] = next((each for each in found if each["type"] == kind), {})
     return condition
 
 
@@ -168,6 +172,34 @@ def test_a_policy_that_only_we_can_refuse_is_marked_with_the_path(control_plane:
         wait_for(lambda: _accepted(control_plane, "default").get("status") == "True", lambda: source.policy_errors)
         assert _accepted(control_plane, "default")["observedGeneration"] == 2
         assert source.policy_errors == {}
+
+
+def test_an_exception_that_ends_is_told_as_it_ends(control_plane: ControlPlane, crd: None) -> None:
+    """Nobody writes to the policy: the time alone changes its condition."""
+    client = control_plane.client()
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
+    exception = {
+        "name": "legacy",
+        "owner": "team-shop",
+        "reason": "reads the PROXY header",
+        "expires": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "selector": {"matchLabels": {"app": "web"}},
+    }
+    client.create(_policy("shop", exceptions=[exception]))
+
+    def told() -> tuple[str, str]:
+        found = _condition(control_plane, "shop", "ExceptionsEnding")
+        return found.get("reason", ""), found.get("message", "")
+
+    with watching(control_plane.kubeconfig):
+        wait_for(lambda: told() == ("Ending", f"legacy ends {exception['expires']} (team-shop)"), told)
+        wait_for(lambda: told() == ("Ended", f"legacy ended {exception['expires']} (team-shop)"), told)
+        assert datetime.now(UTC) >= end
+        assert _accepted(control_plane, "shop")["status"] == "True"
+        assert client.get(*POLICY, "shop")["metadata"]["generation"] == 1
+        client.patch(*POLICY, "shop", {"spec": {"exceptions": None}})
+        wait_for(lambda: told() == ("NoneEnding", "no exception ends within 7 days"), told)
+        assert _condition(control_plane, "shop", "ExceptionsEnding")["status"] == "False"
 
 
 def test_a_status_that_is_right_is_written_once_however_many_replicas(control_plane: ControlPlane, crd: None) -> None:

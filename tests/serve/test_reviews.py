@@ -1,6 +1,9 @@
 """The server answers the API server: patches, reasons, and never `allowed: false`."""
 
 import concurrent.futures
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from tests.serve.server import POD, Server, review
@@ -110,3 +113,51 @@ def test_probes_answer(server: Server) -> None:
     ready = server.probe("/readyz")
     assert ready.status == 200
     assert ready.body.startswith(b"ok\ncertificate ")
+
+
+def test_metrics_tell_what_ends(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+
+    def at(days: int) -> str:
+        return (now + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    said = {"owner": "team-shop", "reason": "old", "selector": {"matchLabels": {"app": "a"}}}
+    exceptions = [{"name": f"e{days}", "expires": at(days), **said} for days in (-9, -1, 3, 90, 91, 92)]
+    ends = {"a": ("audit", -1), "b": ("disabled", 3), "c": ("", 90), "d": ("enabled", -1)}
+    state = [
+        {
+            "apiVersion": "client-ip.dev/v1alpha1",
+            "kind": "ClientIPPolicy",
+            "metadata": {"name": "shop"},
+            "spec": {"mode": "Enforce", "exceptions": exceptions},
+        },
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {
+                    "name": name,
+                    "labels": {"client-ip.dev/preserve": value} if value else {},
+                    "annotations": {"client-ip.dev/opt-out-until": at(days)},
+                },
+            }
+            for name, (value, days) in ends.items()
+        ),
+    ]
+    (tmp_path / "state.yaml").write_text("\n---\n".join(map(json.dumps, state)))
+    with Server(tmp_path / "run", "--state", str(tmp_path / "state.yaml"), "--drain-seconds", "0") as server:
+        counts = {
+            state: server.metric(f'client_ip_exceptions{{policy="shop",state="{state}"}}')
+            for state in ("live", "ending", "ended")
+        }
+        assert counts == {"live": 3, "ending": 1, "ended": 2}
+        counts = {
+            state: server.metric(f'client_ip_namespace_opt_outs{{state="{state}"}}')
+            for state in ("live", "ending", "ended")
+        }
+        assert counts == {"live": 1, "ending": 1, "ended": 1}
+        name = "client_ip_namespace_opt_out_ended_timestamp_seconds"
+        ended = server.metric(f'{name}{{namespace="a"}}')
+        assert ended == (now - timedelta(days=1)).replace(microsecond=0).timestamp()
+        assert server.metric(f'{name}{{namespace="d"}}') == 0
+        assert server.stop() == 0

@@ -15,6 +15,7 @@ import msgspec
 from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
 from webhook.rules.policy import Policies, Policy, policies
 from webhook.rules.policy_document import PolicyInvalid, read_policy
 from webhook.rules.sidecar import (
@@ -90,6 +91,8 @@ class Collector:
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     node_selected: dict[str, str] = field(default_factory=dict)
     """Namespaces whose pods PodNodeSelector or PodTolerationRestriction changes, with the annotation that says so."""
+    opt_outs: dict[str, OptOut] = field(default_factory=dict)
+    """Namespaces whose label is less than `enabled` and has an end beside it."""
     stored_policies: dict[str, Policy] = field(default_factory=dict)
     policy_errors: dict[str, PolicyInvalid] = field(default_factory=dict)
     injectors: dict[str, tuple[InjectorWebhook, ...]] = field(default_factory=dict)
@@ -177,6 +180,11 @@ class Collector:
         labels.setdefault(wellknown.NAMESPACE_NAME, namespace.metadata.name)
         self.namespaces = {**self.namespaces, namespace.metadata.name: labels}
         annotations = namespace.metadata.annotations or {}
+        out = opt_out(annotations) if preserve(labels) is not Preserve.ENABLED else None
+        if out is not None:
+            self.opt_outs[namespace.metadata.name] = out
+        else:
+            self.opt_outs.pop(namespace.metadata.name, None)
         said = next((name for name in wellknown.PLACING_ANNOTATIONS if name in annotations), None)
         if said is not None:
             self.node_selected[namespace.metadata.name] = said
@@ -187,6 +195,7 @@ class Collector:
         """Forget a namespace."""
         self.namespaces = {key: labels for key, labels in self.namespaces.items() if key != name}
         self.node_selected.pop(name, None)
+        self.opt_outs.pop(name, None)
 
     # --- Policies
 
@@ -282,6 +291,7 @@ class Collector:
             nodes=self._nodes,
             nodes_synced=self.nodes_synced,
             namespaces=self.namespaces,
+            opt_outs=dict(self.opt_outs),
             mesh=mesh_of(
                 _in_order(self.injectors),
                 self.injector_configs,

@@ -11,15 +11,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from certs.kube import KubeError, NotFoundError, RefusedError
 from webhook.facts.collect import KUBE_SYSTEM, TERWAY_CONFIG_MAP, TERWAY_DAEMON_SETS, Collector, FactError
-from webhook.facts.kube import APPLY_PATCH, GoneError, KubeClient
+from webhook.facts.kube import GoneError, KubeClient
 from webhook.facts.listing import Kept, Listing, NodeListing, node_decoder
+from webhook.facts.statuses import POLICIES, Statuses
 from webhook.rules import wellknown
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.sidecar import revisioned
@@ -37,8 +37,6 @@ FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 15.0
 ABSENT_PAUSE: Final = 10.0
 TERWAY_SECONDS: Final = 300.0
-POLICIES: Final = f"/apis/{wellknown.POLICY_API_VERSION}/clientippolicies"
-FIELD_MANAGER: Final = "client-ip-webhook"
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -117,8 +115,7 @@ class ClusterSource:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[str, Followed] = {}
         self._said: set[str] = set()
-        self._statuses: dict[str, Mapping[str, Any]] = {}
-        self._status_due = asyncio.Event()
+        self._statuses = Statuses(client, self._collector, self._say)
         self._terway_tried = False
         self._rules_known = asyncio.Event()
         """Set once policies were listed or can't be: nodes are classified by their rules."""
@@ -195,7 +192,7 @@ class ClusterSource:
         self._start("publish", self._publish)
         self._start("terway", self._look_for_terway)
         if not self._once:
-            self._start("status", self._write_statuses)
+            self._start("status", self._statuses.run)
         for followed in list(self._followed.values()):
             self._start_following(followed)
         try:
@@ -371,14 +368,12 @@ class ClusterSource:
     def _put_policy(self, raw: bytes) -> None:
         document = msgspec.json.decode(raw)
         self._collector.put_policy(document)
-        name = document["metadata"]["name"]
-        self._statuses[name] = document
-        self._status_due.set()
+        self._statuses.put(document)
         self._reclassify()
 
     def _remove_policy(self, name: str) -> None:
         self._collector.remove_policy(name)
-        self._statuses.pop(name, None)
+        self._statuses.remove(name)
         self._reclassify()
 
     def _reclassify(self) -> None:
@@ -453,7 +448,7 @@ class ClusterSource:
             self._collector.put_config_map(msgspec.json.decode(raw, type=ConfigMap))
         self._changed.set()
 
-    # --- The snapshot and the policies' status
+    # --- The snapshot
 
     async def _publish(self) -> None:
         """Make a new snapshot of what changed, at most twenty times a second."""
@@ -462,61 +457,3 @@ class ClusterSource:
             self._changed.clear()
             self._snapshot = self._collector.snapshot()
             await asyncio.sleep(PUBLISH_SECONDS)
-
-    async def _write_statuses(self) -> None:
-        """Write each policy's condition Accepted, where it differs from what is stored."""
-        while True:
-            await self._status_due.wait()
-            self._status_due.clear()
-            for name, document in list(self._statuses.items()):
-                condition = self._accepted(name, document)
-                if condition is None:
-                    self._statuses.pop(name, None)
-                    continue
-                body = {
-                    "apiVersion": wellknown.POLICY_API_VERSION,
-                    "kind": wellknown.POLICY_KIND,
-                    "metadata": {"name": name},
-                    "status": {"conditions": [condition]},
-                }
-                query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-                try:
-                    await self._client.request(
-                        "PATCH", f"{POLICIES}/{name}/status", query=query, body=body, content_type=APPLY_PATCH
-                    )
-                    self._statuses.pop(name, None)
-                except NotFoundError:
-                    self._statuses.pop(name, None)
-                except RefusedError as error:
-                    self._statuses.pop(name, None)
-                    self._say("status", f"policies' status can't be written: {error}")
-                except KubeError as error:
-                    log.debug("a policy's status is written later: %s", error)
-                    self._status_due.set()
-            await asyncio.sleep(1)
-
-    def _accepted(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the condition to write, or None where it is stored already."""
-        error = self._collector.policy_errors.get(name)
-        generation = document["metadata"].get("generation", 0)
-        condition: dict[str, Any] = {
-            "type": "Accepted",
-            "status": "True" if error is None else "False",
-            "reason": "Valid" if error is None else "Invalid",
-            "message": "in force" if error is None else str(error)[:32768],
-            "observedGeneration": generation,
-        }
-        stored = next(
-            (
-                each
-                for each in document.get("status", {}).get("conditions", ())
-                if isinstance(each, Mapping) and each.get("type") == "Accepted"
-            ),
-            {},
-        )
-        if all(stored.get(key) == value for key, value in condition.items()):
-            return None
-        unchanged = stored.get("status") == condition["status"]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition["lastTransitionTime"] = stored.get("lastTransitionTime", now) if unchanged else now
-        return condition

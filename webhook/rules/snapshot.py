@@ -8,6 +8,7 @@ import msgspec
 from webhook.rules import wellknown
 from webhook.rules.nodes import NodeIndex, index_nodes
 from webhook.rules.objects import Reviewed, Shaped
+from webhook.rules.optin import OptOut
 from webhook.rules.policy import BUILT_IN, Policies
 from webhook.rules.sidecar import Mesh
 
@@ -29,6 +30,8 @@ class Snapshot:
     nodes_synced: bool = True
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels by namespace."""
+    opt_outs: Mapping[str, OptOut] = field(default_factory=dict)
+    """Namespaces that opted in to less than they might until an end; it changes no decision by itself."""
     mesh: Mesh = field(default_factory=Mesh)
     network: Network = field(default_factory=Network)
     own_namespace: str = wellknown.OWN_NAMESPACE

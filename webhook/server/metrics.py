@@ -1,6 +1,8 @@
 """Every metric of the server, wrapped around decisions from outside."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter as Counted
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from prometheus_client import (
@@ -22,6 +24,7 @@ from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
 from webhook.rules import wellknown
 from webhook.rules.decision import Decision, Reason
+from webhook.rules.ends import End, end_state
 from webhook.rules.objects import GROUPS
 from webhook.rules.snapshot import Request
 from webhook.server.peers import Ended, Peers
@@ -80,6 +83,7 @@ class Metrics:
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
         self._registry.register(_Held(self._peers))
+        self._registry.register(_Waivers(source))
         # The usual ones: process_…, python_gc_…, python_info.
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -207,6 +211,52 @@ class _Held(Collector):
             _gauge("client_ip_peers_held_bytes", "Memory counted for what peers hold.", "listener", held),
             _gauge("client_ip_peers_budget_bytes", "Memory that peers may hold.", "listener", budgets),
         ]
+
+
+NAMED_NAMESPACES: Final = 100
+"""Namespaces whose opt-out has ended that are named at most: who owns one may write its annotations."""
+
+
+class _Waivers(Collector):
+    """What ends: policies' exceptions, and opt-outs of whole namespaces."""
+
+    def __init__(self, source: FactSource) -> None:
+        self._source = source
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Return how many there are by where they stand now."""
+        now, snapshot = datetime.now(UTC), self._source.snapshot
+        exceptions = GaugeMetricFamily(
+            "client_ip_exceptions",
+            "Exceptions of each policy: live, ending within 7 days, or ended.",
+            labels=("policy", "state"),
+        )
+        for policy in snapshot.policies.ordered:
+            if policy.exceptions:
+                for state, number in _states((each.expires for each in policy.exceptions), now).items():
+                    exceptions.add_metric((policy.name, state), number)
+        ends = {name: out.until for name, out in snapshot.opt_outs.items() if out.until is not None}
+        ended = sorted((until, name) for name, until in ends.items() if end_state(until, now=now) is End.ENDED)
+        return [
+            exceptions,
+            _gauge(
+                "client_ip_namespace_opt_outs",
+                "Namespaces that opted in to less than they might until an end, by where that stands.",
+                "state",
+                _states(ends.values(), now),
+            ),
+            _gauge(
+                "client_ip_namespace_opt_out_ended_timestamp_seconds",
+                f"Since when a namespace's opt-out has ended, in Unix time: the first {NAMED_NAMESPACES}.",
+                "namespace",
+                {name: until.timestamp() for until, name in ended[:NAMED_NAMESPACES]},
+            ),
+        ]
+
+
+def _states(ends: Iterable[datetime], now: datetime) -> dict[str, float]:
+    counts = Counted(str(end_state(end, now=now)) for end in ends)
+    return {str(state): counts[str(state)] for state in End}
 
 
 class _Rotation(Collector):
