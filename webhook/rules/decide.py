@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
     OUTCOMES,
