@@ -44,6 +44,7 @@ class Reason(StrEnum):
     NAMESPACE_UNKNOWN = "namespace-unknown"
     NO_POLICY = "no-policy"
     POLICY_INVALID = "policy-invalid"
+    LOCAL_UNSAFE = "local-unsafe"
     TOO_LARGE = "too-large"
     WAYPOINT = "waypoint"
     INJECTORS_UNKNOWN = "injectors-unknown"
@@ -75,6 +76,7 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.NAMESPACE_UNKNOWN,
             Reason.NO_POLICY,
             Reason.POLICY_INVALID,
+            Reason.LOCAL_UNSAFE,
             Reason.TOO_LARGE,
             Reason.WAYPOINT,
             Reason.INJECTORS_UNKNOWN,
@@ -120,6 +122,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.TOO_LARGE: "objects beyond a stated limit are left alone (docs/security.md); make it smaller",
     Reason.WAYPOINT: "the application sees the waypoint; label the Service or its namespace istio.io/use-waypoint=none",
     Reason.INJECTORS_UNKNOWN: "no injector is known: add their MutatingWebhookConfigurations to --state",
+    Reason.LOCAL_UNSAFE: "Local would break it; docs/decisions.md says what makes it safe",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",
     Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
     Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",

@@ -95,6 +95,8 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "ClusterIP"
     external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
     external_traffic_policy: str = msgspec.field(default="", name="externalTrafficPolicy")
+    allocates_node_ports: bool | None = msgspec.field(default=None, name="allocateLoadBalancerNodePorts")
+    health_check_node_port: int = msgspec.field(default=0, name="healthCheckNodePort")
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, tag="Service", tag_field="kind"):

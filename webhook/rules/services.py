@@ -132,6 +132,35 @@ def fact_node_backends(case: ServiceCase) -> str:
     return _eni(case)[1]
 
 
+def ask_safe(case: ServiceCase) -> Answer | None:
+    """
+    With `Local` the API server allocates a healthCheckNodePort, whether the Service's own ports have node ports or not.
+
+    Where the range has no port left it refuses the request (500): so a Service that was made without node ports, as
+    one does where they run out, is not given the one that it never needed.
+    https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/registry/core/service/storage/alloc.go
+    (allocHealthCheckNodePort)
+    """
+    spec = case.service.spec
+    if spec.type != "LoadBalancer" or spec.external_traffic_policy == LOCAL:
+        return None
+    if spec.allocates_node_ports is not False or spec.health_check_node_port:
+        return None
+    return Answer(
+        Reason.LOCAL_UNSAFE,
+        "spec.allocateLoadBalancerNodePorts is false: Local needs a node port for health checks",
+    )
+
+
+def fact_safe(case: ServiceCase) -> str:
+    spec = case.service.spec
+    if spec.external_traffic_policy == LOCAL:
+        return "it is Local already"
+    if spec.type != "LoadBalancer":
+        return "no node port is needed for health checks"
+    return f"healthCheckNodePort {spec.health_check_node_port}" if spec.health_check_node_port else "it has node ports"
+
+
 def ask_local(case: ServiceCase) -> Answer | None:
     """
     Nothing speaks against it. Where it is Local by its owner's hand, nothing is changed: no label of ours either.
@@ -163,6 +192,7 @@ SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
     Question("an ingress gateway?", ask_gateway, fact_gateway),
     Question("reachable from outside?", ask_external, fact_external),
     Question("do its load balancer's backends need it?", ask_node_backends, fact_node_backends),
+    Question("would Local be safe?", ask_safe, fact_safe),
     Question("then Local", ask_local, lambda _: ""),
 )
 """In order; the last always answers."""
