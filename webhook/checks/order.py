@@ -51,7 +51,9 @@ def _others(evidence: Evidence) -> Finding:
             "If one of them adds tolerations, node selectors or annotations, a decision may no longer fit the pod. "
             "Compare with what client-ip scan says of running pods.",
         )
-    return ok(f"no other webhook changes pods after us{_and_before(others)}")
+    # MutatingAdmissionPolicies run before every webhook.
+    policies = [f"policy {metadata(each).get('name')}" for each in evidence.all("mutating-policies")]
+    return ok(f"no other webhook changes pods after us{_and_before([*policies, *others])}")
 
 
 def _and_before(others: list[str]) -> str:
@@ -91,7 +93,7 @@ GROUP: Final = Group(
             id="other-mutators",
             description="nobody changes pods after the webhook",
             ask=_others,
-            reads=("configurations",),
+            reads=("configurations", "mutating-policies"),
         ),
         Check(
             id="opted-in-but-excluded",
