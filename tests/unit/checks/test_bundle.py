@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from webhook.checks.bundle import BundleInvalid, read_bundle, write_bundle
 from webhook.checks.check import as_json, run
-from webhook.checks.evidence import Certificates, Evidence
+from webhook.checks.evidence import Certificates, Document, Evidence, snapshot_of
 from webhook.checks.groups import GROUPS
 from webhook.checks.probe import Probe
 from webhook.cli.doctor import command
@@ -46,15 +46,17 @@ def pod(name: str, namespace: str) -> dict[str, Any]:
 
 
 def evidence() -> Evidence:
+    objects: dict[str, list[Document]] = {
+        "own-pods": [pod("client-ip-webhook-1", "client-ip-system"), pod("ledger-0", "bank")],
+        "nodes": [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-7"}}],
+    }
     return Evidence(
         at=NOW,
         server_version="v1.37.2",
         server_date=NOW,
         groups=frozenset({"v1", "apps/v1"}),
-        objects={
-            "own-pods": [pod("client-ip-webhook-1", "client-ip-system"), pod("ledger-0", "bank")],
-            "nodes": [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-7"}}],
-        },
+        objects=objects,
+        snapshot=snapshot_of(objects, "client-ip-system"),
         unread={"own-secret": "no permission to get secrets"},
         certificates=Certificates(leaf_not_after=NOW, names=frozenset({"a", "b"}), trusted_by={"x": True}),
         probe=Probe(namespace="bank", pod=pod("probe", "bank"), seconds=0.5, fail_open=1.0),

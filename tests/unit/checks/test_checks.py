@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -204,9 +205,13 @@ def test_every_check_has_its_section_in_the_documentation() -> None:
             assert f"\n### {check.id}\n" in page
 
 
+def _says(finding: Finding, _: Evidence) -> Finding:
+    return finding
+
+
 def test_findings_are_told_in_linkerds_shape() -> None:
     checks = tuple(
-        Check(id=name, description=f"about {name}", ask=lambda _, finding=finding: finding)
+        Check(id=name, description=f"about {name}", ask=partial(_says, finding))
         for name, finding in (("a", ok("fine")), ("b", warning("odd", "look")), ("c", error("broken", "mend")))
     )
     told = run([Group("group", checks)], EVIDENCE)
