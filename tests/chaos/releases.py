@@ -45,7 +45,7 @@ def previous(folder: Path) -> Release:
 
 
 def switch(lab: Lab, old: Release, new: Release) -> None:
-    """Do what `helm upgrade` does: apply what *new* has, and take away what *old* alone has; pods follow by themselves."""
+    """Do what `helm upgrade` does: apply what *new* has and take away what *old* alone has; pods are to be rolled."""
     order = {"CustomResourceDefinition": 0, "MutatingWebhookConfiguration": 2}
     for document in sorted(new.documents, key=lambda each: order.get(each["kind"], 1)):
         lab.api.apply(document)
