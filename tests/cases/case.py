@@ -25,6 +25,8 @@ GROUPS: Final = {
     **dict.fromkeys(("Job", "CronJob"), "batch/v1"),
     "ClientIPPolicy": "client-ip.dev/v1alpha1",
     "MutatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
+    "RuntimeClass": "node.k8s.io/v1",
+    "GatewayClass": "gateway.networking.k8s.io/v1",
 }
 """apiVersion by kind, for objects that leave it out."""
 USUAL: Final[Mapping[str, Mapping[str, Any]]] = {

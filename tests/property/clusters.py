@@ -273,7 +273,12 @@ def metadata(
 
 
 containers = st.builds(
-    lambda name, env: {"name": name, "image": "a", **({} if env is None else {"env": env})},
+    lambda name, env, context: {
+        "name": name,
+        "image": "a",
+        **({} if env is None else {"env": env}),
+        **({} if context is None else {"securityContext": context}),
+    },
     st.sampled_from(("app", "app", "istio-proxy")),
     st.sampled_from(
         (
@@ -284,6 +289,7 @@ containers = st.builds(
             [{"name": "A", "value": "b"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         ),
     ),
+    st.sampled_from((None, None, {"runAsNonRoot": True}, {"runAsUser": 0})),
 )
 pod_specs = st.builds(
     lambda nodes, rest: {**nodes, **rest},
@@ -294,6 +300,7 @@ pod_specs = st.builds(
             "initContainers": st.lists(containers, max_size=1),
             "hostNetwork": st.sampled_from((False, False, False, True)),
             "nodeName": st.sampled_from(("", "", *made.NAMES[:3])),
+            "runtimeClassName": st.sampled_from(("gvisor", "nvidia", "mine")),
         },
     ),
 )

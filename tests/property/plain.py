@@ -22,12 +22,23 @@ TRANSIENT: Final = (
     "node.cloudprovider.kubernetes.io/uninitialized",
 )
 """Conditions that pass, whatever the policy says."""
-BUILT_IN_TRANSIENT: Final = ("node.cilium.io/agent-not-ready", "karpenter.sh/unregistered")
+BUILT_IN_TRANSIENT: Final = ("node.cilium.io/agent-not-ready", "karpenter.sh/unregistered", "cni.istio.io/not-ready")
 BUILT_IN_RULES: Final[Sequence[Document]] = (
     {"name": "virtual-kubelet", "selector": {"matchLabels": {"type": "virtual-kubelet"}}, "tproxy": "Unsupported"},
     {"name": "centos", "osImage": "CentOS*", "tproxy": "Unsupported"},
     {"name": "elrepo", "kernelVersion": "*elrepo*", "tproxy": "Supported"},
     {"name": "el7", "kernelVersion": "*.el7.*", "tproxy": "Unsupported"},
+    {"name": "kernel-3-10", "kernelVersion": "3.10.*", "tproxy": "Unsupported"},
+    {
+        "name": "fargate",
+        "selector": {"matchLabels": {"eks.amazonaws.com/compute-type": "fargate"}},
+        "tproxy": "Unsupported",
+    },
+    {
+        "name": "eklet",
+        "selector": {"matchLabels": {"node.kubernetes.io/instance-type": "eklet"}},
+        "tproxy": "Unsupported",
+    },
 )
 
 
@@ -66,14 +77,25 @@ def answer(
     if spec.get("nodeName"):
         if spec["nodeName"] not in {name_of(node) for node in nodes}:
             return "no-feasible-node"
+        if not any(name_of(node) == spec["nodeName"] and runs_linux(node) for node in nodes):
+            return "no-feasible-node"
         return "tproxy" if spec["nodeName"] in compatible else "incompatible-nodes"
-    candidates = feasible(spec, nodes, passing)
+    linux = [node for node in nodes if runs_linux(node)]
+    candidates = feasible(spec, linux, passing)
     if not candidates:
-        evidence = tolerated(spec, nodes, passing)
+        if feasible(spec, nodes, passing):
+            return "no-feasible-node"
+        evidence = tolerated(spec, linux, passing)
         return "tproxy" if evidence and evidence <= compatible else "no-feasible-node"
     if candidates <= compatible:
         return "tproxy"
     return "mixed-nodes" if candidates & compatible else "incompatible-nodes"
+
+
+def runs_linux(node: Document) -> bool:
+    """A Linux sidecar runs nowhere else; a node that says nothing is taken for one."""
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    return info.get("operatingSystem", "") in {"", "linux"}
 
 
 # --- The filters
@@ -181,11 +203,13 @@ def supports_tproxy(node: Document, rules: Sequence[Document]) -> bool:
     word = labels.get("client-ip.dev/tproxy")
     if word == "supported":
         return True
-    if word == "unsupported":
+    if word is not None:
         return False
     info = (node.get("status") or {}).get("nodeInfo") or {}
     parts = ("osImage", "kernelVersion", "operatingSystem")
     if not any(info.get(part) for part in parts) or info.get("operatingSystem", "") not in {"", "linux"}:
+        return False
+    if not (info.get("osImage") or info.get("kernelVersion")):
         return False
     for rule in rules:
         selector = (rule.get("selector") or {}).get("matchLabels") or {}

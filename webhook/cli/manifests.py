@@ -290,25 +290,28 @@ def _pod_of_template(found: Found) -> Mapping[str, Any]:
 
 
 def _placed(subject: Subject, collector: Collector) -> Subject:
-    """Say so where the namespace adds node selectors or tolerations to the pods that are made in it."""
+    """Say so where the namespace or an unknown RuntimeClass adds node selectors or tolerations to the pods."""
     subject = replace(subject, offline=collector.from_files)
-    annotation = collector.node_selected.get(subject.namespace)
-    if annotation is None or isinstance(subject.request.object, Service):
+    pod = subject.request.object
+    if not isinstance(pod, Pod):
         return subject
-    note = f"annotation {annotation} of namespace {subject.namespace} adds to its pods, which is not seen here"
-    return replace(subject, notes=(*subject.notes, note))
+    notes = []
+    annotation = collector.node_selected.get(subject.namespace)
+    if annotation is not None:
+        notes.append(
+            f"annotation {annotation} of namespace {subject.namespace} adds to its pods, which is not seen here"
+        )
+    name = pod.spec.runtime_class_name
+    if name and name not in collector.runtime_classes:
+        notes.append(f"RuntimeClass {name} is not known: it may add a node selector and tolerations")
+    return replace(subject, notes=(*subject.notes, *notes)) if notes else subject
 
 
 def _notes(thing: Pod | Service, kind: str) -> tuple[str, ...]:
     """What other admission plugins would add to a raw manifest before it is decided."""
     if isinstance(thing, Service):
         return ()
-    spec = thing.spec
     notes = []
-    if spec.runtime_class_name:
-        notes.append(
-            f"RuntimeClass {spec.runtime_class_name} may add a node selector and tolerations, which are not seen here",
-        )
     if kind == DAEMON_SET:
         notes.append("each of its pods is decided for the node that it is made for")
     return tuple(notes)

@@ -16,6 +16,7 @@ from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
+from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policies, Policy, policies
 from webhook.rules.policy_document import PolicyInvalid, read_policy
 from webhook.rules.sidecar import (
@@ -43,6 +44,7 @@ KINDS: Final = frozenset(
         ("v1", "Namespace"),
         ("v1", "ConfigMap"),
         ("apps/v1", "DaemonSet"),
+        ("node.k8s.io/v1", "RuntimeClass"),
         ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
         (wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND),
     }
@@ -101,6 +103,7 @@ class Collector:
     injector_configs: dict[tuple[str, str], InjectorConfig] = field(default_factory=dict)
     mesh_defaults: dict[tuple[str, str], Choice] = field(default_factory=dict)
     """By namespace and ConfigMap name, as the injectors' are."""
+    runtime_classes: dict[str, RuntimeClass] = field(default_factory=dict)
     terway: str = ""
     _builder: NodeIndexBuilder | None = None
     _nodes: NodeIndex | None = None
@@ -132,6 +135,8 @@ class Collector:
                 self.put_namespace(decode(raw, Namespace))
             case "ConfigMap":
                 self.put_config_map(decode(raw, ConfigMap))
+            case "RuntimeClass":
+                self.put_runtime_class(decode(raw, RuntimeClass))
             case "DaemonSet":
                 self.put_daemon_set(decode(raw, Namespace))
             case "MutatingWebhookConfiguration":
@@ -185,7 +190,7 @@ class Collector:
             self.opt_outs[namespace.metadata.name] = out
         else:
             self.opt_outs.pop(namespace.metadata.name, None)
-        said = next((name for name in wellknown.PLACING_ANNOTATIONS if name in annotations), None)
+        said = next((name for name in wellknown.PLACING_ANNOTATIONS if annotations.get(name)), None)
         if said is not None:
             self.node_selected[namespace.metadata.name] = said
         elif not self.joining:
@@ -269,6 +274,14 @@ class Collector:
         self.injector_configs.pop((namespace, name), None)
         self.mesh_defaults.pop((namespace, name), None)
 
+    def put_runtime_class(self, runtime_class: RuntimeClass) -> None:
+        """Take a RuntimeClass in."""
+        self.runtime_classes = {**self.runtime_classes, runtime_class.metadata.name: runtime_class}
+
+    def remove_runtime_class(self, name: str) -> None:
+        """Forget a RuntimeClass."""
+        self.runtime_classes = {key: each for key, each in self.runtime_classes.items() if key != name}
+
     def put_daemon_set(self, daemon_set: Namespace) -> None:
         """Take a DaemonSet in: only Terway's own counts."""
         metadata = daemon_set.metadata
@@ -299,6 +312,7 @@ class Collector:
                 self.own_configurations,
                 complete=not self.from_files,
             ),
+            runtime_classes=self.runtime_classes,
             network=Network(terway=self.terway),
             own_namespace=self.own_namespace,
         )

@@ -22,6 +22,7 @@ from webhook.facts.listing import Kept, Listing, NodeListing, node_decoder
 from webhook.facts.statuses import POLICIES, Statuses
 from webhook.rules import wellknown
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.placement import RuntimeClass
 from webhook.rules.sidecar import revisioned
 from webhook.rules.snapshot import Snapshot
 
@@ -139,6 +140,18 @@ class ClusterSource:
                 self._listing(collector.configurations, self._put_injector, self._remove_injector),
                 self._put_injector,
                 lambda meta: self._remove_injector(meta.name),
+            ),
+        )
+        self._follow_also(
+            Followed(
+                "runtimeclasses",
+                "/apis/node.k8s.io/v1/runtimeclasses",
+                self._listing(
+                    lambda: set(collector.runtime_classes), self._put_runtime_class, collector.remove_runtime_class
+                ),
+                self._put_runtime_class,
+                lambda meta: collector.remove_runtime_class(meta.name),
+                required=False,
             ),
         )
         self._follow_also(
@@ -356,6 +369,9 @@ class ClusterSource:
 
     def _put_namespace(self, raw: bytes) -> None:
         self._collector.put_namespace(msgspec.json.decode(raw, type=Namespace))
+
+    def _put_runtime_class(self, raw: bytes) -> None:
+        self._collector.put_runtime_class(msgspec.json.decode(raw, type=RuntimeClass))
 
     def _put_injector(self, raw: bytes) -> None:
         self._collector.put_configuration(msgspec.json.decode(raw, type=MutatingWebhookConfiguration))

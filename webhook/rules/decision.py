@@ -48,6 +48,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     WAYPOINT = "waypoint"
     INJECTORS_UNKNOWN = "injectors-unknown"
+    SANDBOXED = "sandboxed"
+    PROXY_CUSTOMISED = "proxy-customised"
     EXCEPTED = "excepted"
     NOT_OPTED_IN = "not-opted-in"
     OPTED_OUT = "opted-out"
@@ -80,6 +82,8 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.TOO_LARGE,
             Reason.WAYPOINT,
             Reason.INJECTORS_UNKNOWN,
+            Reason.SANDBOXED,
+            Reason.PROXY_CUSTOMISED,
         ),
         Outcome.LOST,
     ),
@@ -123,6 +127,8 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.WAYPOINT: "the application sees the waypoint; label the Service or its namespace istio.io/use-waypoint=none",
     Reason.INJECTORS_UNKNOWN: "no injector is known: add their MutatingWebhookConfigurations to --state",
     Reason.LOCAL_UNSAFE: "Local would break it; docs/decisions.md says what makes it safe",
+    Reason.SANDBOXED: "its sandbox has a kernel of its own: see nodes.runtimeClasses, or set fallback XForwardedFor",
+    Reason.PROXY_CUSTOMISED: "TPROXY runs as root: leave runAsNonRoot and runAsUser out, or set fallback XForwardedFor",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",
     Reason.NOT_OPTED_IN: "label the namespace client-ip.dev/preserve=enabled to opt in",
     Reason.OPTED_OUT: "the label client-ip.dev/preserve=disabled says no",

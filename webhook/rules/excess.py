@@ -22,6 +22,7 @@ READ_ANNOTATIONS: Final = frozenset(
         wellknown.OPT_OUT_OWNER,
         wellknown.OPT_OUT_UNTIL,
         wellknown.PROXY_CONFIG,
+        wellknown.PROXY_OVERRIDES,
         wellknown.TEMPLATES,
     },
 )

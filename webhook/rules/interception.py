@@ -80,8 +80,8 @@ def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], me
     """
     annotations = pod.metadata.annotations or _LABELS
     status = wellknown.INJECTED_STATUS in annotations
-    if not status and not _has_istios(pod):
-        return None  # what nearly all are
+    if not status and not is_customised(pod):
+        return None
     proxies, init = _containers(pod)
     if not proxies:
         return _without_a_proxy(pod, namespace_name, namespace, mesh) if status else None
@@ -110,6 +110,56 @@ _NO_MESH: Final = Mesh()
 _DISABLED: Final = wellknown.DISABLE_ENVOY
 
 
+class _SecurityContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    run_as_non_root: bool | None = None
+    run_as_user: int | None = None
+
+
+class _Overrides(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+
+
+def root_forbidden(pod: Pod) -> str | None:
+    """
+    Return what in the user's own `istio-proxy` container forbids it to run as root, which TPROXY does.
+
+    Istio merges the container over its template. It keeps runAsNonRoot, which has the kubelet refuse uid 0, and a uid
+    wherever it does not set it back to 0: releases before 1.27, and what `proxy.istio.io/overrides` carries
+    (pkg/kube/inject/webhook.go, reapplyOverwrittenContainers and adjustInitContainerUser).
+    """
+    for where, container in _customised(pod):
+        try:
+            context = msgspec.json.decode(container.security_context, type=_SecurityContext | None)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            continue  # nothing that the API server takes
+        if context is not None and context.run_as_non_root:
+            return f"{where} {wellknown.PROXY_CONTAINER} has runAsNonRoot: true"
+        if context is not None and context.run_as_user:
+            return f"{where} {wellknown.PROXY_CONTAINER} has runAsUser: {context.run_as_user}"
+    return None
+
+
+def _customised(pod: Pod) -> Iterator[tuple[str, Container]]:
+    spec = pod.spec
+    groups: list[tuple[str, list[Container] | None]] = [
+        ("container", spec.containers),
+        ("init container", spec.init_containers),
+    ]
+    text = (pod.metadata.annotations or _LABELS).get(wellknown.PROXY_OVERRIDES)
+    if text is not None:
+        try:
+            overrides = msgspec.json.decode(text, type=_Overrides | None) or _Overrides()
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            overrides = _Overrides()  # Istio refuses the pod for it
+        where = f"annotation {wellknown.PROXY_OVERRIDES}: container"
+        groups += [(where, overrides.containers), (where, overrides.init_containers)]
+    for where, containers in groups:
+        for each in containers or ():
+            if each.name == wellknown.PROXY_CONTAINER:
+                yield where, each
+
+
 def says_its_mode(container: Container) -> bool:
     """Return whether *container* is a proxy with an interception mode: one that a user only customises has none."""
     return container.name == wellknown.PROXY_CONTAINER and any(
@@ -117,7 +167,11 @@ def says_its_mode(container: Container) -> bool:
     )
 
 
-def _has_istios(pod: Pod) -> bool:
+def is_customised(pod: Pod) -> bool:
+    """Return whether something of Istio's stands in *pod*, its own or a user's: in nearly all pods nothing does."""
+    annotations = pod.metadata.annotations
+    if annotations and (wellknown.INJECTED_STATUS in annotations or wellknown.PROXY_OVERRIDES in annotations):
+        return True
     for containers in (pod.spec.init_containers, pod.spec.containers):
         for each in containers or ():
             if each.name in wellknown.ISTIO_CONTAINERS:

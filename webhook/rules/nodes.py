@@ -141,13 +141,16 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     """
     labels = node.metadata.labels or {}
     word = labels.get(wellknown.NODE_TPROXY)
-    if word in {"supported", "unsupported"}:
-        return Compatibility(word == "supported", f"label {wellknown.NODE_TPROXY}={word}")
+    if word is not None:
+        said = "" if word in {"supported", "unsupported"} else ", which is neither supported nor unsupported"
+        return Compatibility(word == "supported", f"label {wellknown.NODE_TPROXY}={word}{said}")
     info = node.status.node_info if node.status is not None else None
     if info is None or not (info.os_image or info.kernel_version or info.operating_system):
         return Compatibility(supported=False, rule="no nodeInfo yet")
     if info.operating_system and info.operating_system != "linux":
         return Compatibility(supported=False, rule=f"operatingSystem {info.operating_system}")
+    if not (info.os_image or info.kernel_version):
+        return Compatibility(supported=False, rule="neither osImage nor kernelVersion is known")
     for rule in rules.rules:
         if rule.matches(labels, info):
             return Compatibility(rule.supported, f"rule {rule.name}")
@@ -164,6 +167,8 @@ class IndexedNode:
     unschedulable: bool
     os_image: str
     compatibility: Compatibility
+    runs_linux: bool = True
+    """Whether a Linux sidecar can run there at all: what the operator's label says does not change it."""
 
 
 @dataclass(slots=True)
@@ -229,7 +234,7 @@ class NodeIndex:
     Sets of nodes are ints; `names` and `example` turn them back into nodes.
     """
 
-    __slots__ = ("_by_slot", "_keys", "_nodes", "_taints", "cordoned", "everything", "rules", "supported")
+    __slots__ = ("_by_slot", "_keys", "_nodes", "_taints", "cordoned", "everything", "linux", "rules", "supported")
 
     def __init__(
         self,
@@ -242,7 +247,9 @@ class NodeIndex:
         everything: int,
         cordoned: int,
         supported: int,
+        linux: int,
     ) -> None:
+        self.linux = linux
         self.rules = rules
         self._nodes = nodes
         self._by_slot = by_slot
@@ -455,6 +462,7 @@ class NodeIndexBuilder:
         self._everything = base.everything if base is not None else 0
         self._cordoned = base.cordoned if base is not None else 0
         self._supported = base.supported if base is not None else 0
+        self._linux = base.linux if base is not None else 0
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -505,6 +513,7 @@ class NodeIndexBuilder:
             everything=self._everything,
             cordoned=self._cordoned,
             supported=self._supported,
+            linux=self._linux,
         )
 
     def _entry(self, node: Node, slot: int) -> IndexedNode:
@@ -518,6 +527,7 @@ class NodeIndexBuilder:
             bool(spec.unschedulable),
             info.os_image if info is not None else "",
             compatibility(node, self.rules),
+            info is None or info.operating_system in {"", "linux"},
         )
 
     def _share(self, labels: Mapping[str, str]) -> Mapping[str, str]:
@@ -542,6 +552,8 @@ class NodeIndexBuilder:
             self._cordoned |= bit
         if entry.compatibility.supported:
             self._supported |= bit
+        if entry.runs_linux:
+            self._linux |= bit
         for key, value in entry.labels.items():
             self._keys.add(key, value, entry.slot)
         for taint, value in entry.taints:
@@ -552,6 +564,7 @@ class NodeIndexBuilder:
         self._everything &= rest
         self._cordoned &= rest
         self._supported &= rest
+        self._linux &= rest
         for key, value in entry.labels.items():
             self._keys.discard(key, value, entry.slot)
         for taint, value in entry.taints:

@@ -7,11 +7,22 @@ from typing import Final
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
 from webhook.rules.excess import WITHIN_LIMITS, annotations_are_full, pod_excess
-from webhook.rules.interception import INGRESS_IN_NONE, NONE, TPROXY, USUAL, as_it_runs, as_it_stands, as_it_will_be
+from webhook.rules.interception import (
+    INGRESS_IN_NONE,
+    NONE,
+    TPROXY,
+    USUAL,
+    as_it_runs,
+    as_it_stands,
+    as_it_will_be,
+    is_customised,
+    root_forbidden,
+)
 from webhook.rules.limits import ANNOTATIONS_TOTAL
 from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
+from webhook.rules.placement import Elsewhere, runtime_rule, sent_elsewhere, with_runtime_class
 from webhook.rules.podsecurity import enforced_because, enforced_level
 from webhook.rules.policy import Fallback, Level, Policy
 from webhook.rules.questions import (
@@ -40,7 +51,19 @@ _NOT_ASKED: Final = Injection(expected=False, cause="")
 class PodCase(Case):
     """A Pod that is being decided."""
 
-    __slots__ = ("annotations", "injection", "interception", "nodes_fact", "pod", "size", "warnings")
+    __slots__ = (
+        "annotations",
+        "customised",
+        "injection",
+        "interception",
+        "nodes_fact",
+        "own_kernel",
+        "pod",
+        "runtime_fact",
+        "size",
+        "spec",
+        "warnings",
+    )
 
     def __init__(self, pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime, size: int = 0) -> None:
         super().__init__(pod.metadata, namespace, snapshot, now=now)
@@ -49,6 +72,17 @@ class PodCase(Case):
         self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
         self.nodes_fact = _ALL_SUPPORT
+        self.customised = False
+        """Something of Istio's stands in it already."""
+        self.runtime_fact = ""
+        self.own_kernel = False
+        """Its RuntimeClass supports TPROXY, whatever its node's kernel is."""
+        self.spec = pod.spec
+        """With what the API server adds by RuntimeClass: workloads' templates and manifests have not got it yet."""
+        if pod.spec.runtime_class_name:
+            known = snapshot.runtime_classes.get(pod.spec.runtime_class_name)
+            if known is not None:
+                self.spec = with_runtime_class(pod.spec, known)
         self.injection = _NOT_ASKED
         """Whether Istio will inject it: known from the question for a sidecar on."""
         self.interception = USUAL
@@ -80,6 +114,9 @@ def ask_not_injected(case: PodCase) -> Answer | None:
     `already-injected` is a wrong order, and nothing else: an injector that the API server calls before us. What was
     injected in another way was injected by hand.
     """
+    if not is_customised(case.pod):
+        return None
+    case.customised = True
     standing = as_it_stands(case.pod, case.namespace, case.around, case.snapshot.mesh)
     if standing is None:
         return None
@@ -246,9 +283,41 @@ def fact_pod_security(case: PodCase) -> str:
     return enforced_because(case.around, case.snapshot.policies.default.default_level)
 
 
+def ask_proxy_strictly(case: PodCase) -> Answer | None:
+    """TPROXY runs istio-proxy as root: the kubelet refuses that where the user's own container forbids it."""
+    forbidden = root_forbidden(case.pod)
+    return None if forbidden is None else Answer(Reason.PROXY_CUSTOMISED, forbidden)
+
+
+def fact_proxy(_: PodCase) -> str:
+    return f"nothing forbids {wellknown.PROXY_CONTAINER} to run as root"
+
+
+def ask_runtime_strictly(case: PodCase) -> Answer | None:
+    """A sandbox has a kernel of its own, of which its node's nodeInfo says nothing."""
+    name = case.pod.spec.runtime_class_name
+    if not name:
+        return None
+    known = case.snapshot.runtime_classes.get(name)
+    handler = known.handler if known is not None else ""
+    rule = runtime_rule(case.snapshot.policies.default.runtime_classes, name, handler)
+    case.runtime_fact = f"runtimeClassName {name}" + (f" (handler {handler})" if handler else "")
+    if rule is None:
+        case.warn(f"{case.runtime_fact} is not known to share its node's kernel; it is decided as the node is")
+    elif rule.supported is False:
+        return Answer(Reason.SANDBOXED, f"{case.runtime_fact}: rule {rule.name}")
+    elif rule.supported:
+        case.own_kernel = True
+    return None
+
+
+def fact_runtime(case: PodCase) -> str:
+    return case.runtime_fact or "no runtimeClassName"
+
+
 def ask_nodes_strictly(case: PodCase) -> Answer | None:
     """All feasible nodes must support TPROXY; a pod with nodeName has skipped the scheduler."""
-    snapshot, spec = case.snapshot, case.pod.spec
+    snapshot, spec = case.snapshot, case.spec
     index = snapshot.nodes
     if not snapshot.nodes_synced or not index.everything:
         return Answer(
@@ -258,25 +327,35 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
         node = index.node(spec.node_name)
         if node is None:
             return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} is no known node")
+        if not node.runs_linux:
+            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} runs no Linux sidecar")
         nodes = 1 << node.slot
     else:
-        tolerations = spec.tolerations or _NO_TOLERATIONS
-        nodes = feasible_nodes(
-            index,
-            node_selector=spec.node_selector,
-            terms=spec.terms(),
-            tolerations=tolerations,
-        )
+        sent = sent_elsewhere(case.labels, case.around)
+        nodes = _candidates(case) if sent is None or sent[2] else 0
+        if sent is not None:
+            return _sent(case, sent[0], sent[1], nodes)
         if not nodes:
-            evidence = index.tolerated(tolerations)
-            if evidence and evidence & index.supported == evidence:
-                case.nodes_fact = _NONE_YET
-                return None
-            return Answer(Reason.NO_FEASIBLE_NODE, _none_feasible(case, evidence))
+            return _none_feasible(case)
     unsupported = nodes ^ (nodes & index.supported)
-    if not unsupported:
+    if not unsupported or case.own_kernel:
         return None
-    name, example = index.example(unsupported)
+    return _unsupported(case, nodes, unsupported)
+
+
+def _candidates(case: PodCase) -> int:
+    """Return the feasible nodes on which a Linux sidecar can run."""
+    spec, index = case.spec, case.snapshot.nodes
+    return index.linux & feasible_nodes(
+        index,
+        node_selector=spec.node_selector,
+        terms=spec.terms(),
+        tolerations=spec.tolerations or _NO_TOLERATIONS,
+    )
+
+
+def _unsupported(case: PodCase, nodes: int, unsupported: int) -> Answer:
+    name, example = case.snapshot.nodes.example(unsupported)
     which = f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule})"
     if unsupported == nodes:
         return Answer(
@@ -286,27 +365,57 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
     return Answer(Reason.MIXED_NODES, f"{count} do not support TPROXY: {which}")
 
 
-def _none_feasible(case: PodCase, evidence: int) -> str:
+def _sent(case: PodCase, where: Elsewhere, fact: str, may_stay: int) -> Answer | None:
+    """A label sends the pod to other nodes than the scheduler's filters let through, taints or not."""
+    index = case.snapshot.nodes
+    there = index.selected(dict((where.nodes,)), None)
+    unsupported = there ^ (there & index.supported)
+    if not there:
+        reason = Reason.MIXED_NODES if may_stay & index.supported else Reason.INCOMPATIBLE_NODES
+        return Answer(reason, f"{fact}, and no node {'='.join(where.nodes)} is known that supports TPROXY")
+    nodes = there | may_stay
+    unsupported = nodes ^ (nodes & index.supported)
+    if not unsupported:
+        return None
+    answer = _unsupported(case, nodes, unsupported)
+    return Answer(answer.reason, f"{fact}; {answer.cause}")
+
+
+def _none_feasible(case: PodCase) -> Answer | None:
+    """With no feasible node (an autoscaler will add one) the evidence is what the pod's tolerations allow."""
+    spec, index = case.spec, case.snapshot.nodes
+    tolerations = spec.tolerations or _NO_TOLERATIONS
+    selector = spec.node_selector or NO_LABELS
+    system = next((selector[key] for key in wellknown.OS_LABELS if selector.get(key, "linux") != "linux"), None)
+    if system is not None:
+        return Answer(Reason.NO_FEASIBLE_NODE, f"nodeSelector asks for {system}, where no Linux sidecar runs")
+    others = feasible_nodes(index, node_selector=selector, terms=spec.terms(), tolerations=tolerations)
+    if others:
+        name, _ = index.example(others)
+        return Answer(Reason.NO_FEASIBLE_NODE, f"only nodes that run no Linux sidecar are feasible: {name}")
+    evidence = index.tolerated(tolerations) & index.linux
+    unsupported = evidence ^ (evidence & index.supported)
+    if evidence and (not unsupported or case.own_kernel):
+        case.nodes_fact = _NONE_YET
+        return None
     if not evidence:
-        return "no node is feasible: taints and cordons leave none"
-    unsupported = evidence ^ (evidence & case.snapshot.nodes.supported)
-    name, example = case.snapshot.nodes.example(unsupported)
-    return (
+        return Answer(Reason.NO_FEASIBLE_NODE, "no node is feasible: taints and cordons leave none")
+    name, example = index.example(unsupported)
+    cause = (
         "no node is feasible, and of those that its tolerations allow "
         f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule}) does not support TPROXY"
     )
+    return Answer(Reason.NO_FEASIBLE_NODE, cause)
 
 
 def fact_nodes(case: PodCase) -> str:
-    snapshot, spec = case.snapshot, case.pod.spec
+    snapshot, spec = case.snapshot, case.spec
     if spec.node_name:
         return f"spec.nodeName {spec.node_name} supports TPROXY"
-    nodes = feasible_nodes(
-        snapshot.nodes,
-        node_selector=spec.node_selector,
-        terms=spec.terms(),
-        tolerations=spec.tolerations or _NO_TOLERATIONS,
-    )
+    sent = sent_elsewhere(case.labels, case.around)
+    if sent is not None:
+        return f"{sent[1]}, where all nodes support TPROXY"
+    nodes = _candidates(case)
     if not nodes:
         return _NONE_YET
     names = ", ".join(snapshot.nodes.names(nodes)[:3])
@@ -314,12 +423,26 @@ def fact_nodes(case: PodCase) -> str:
     return f"all {nodes.bit_count()} feasible nodes support TPROXY: {names}{more}"
 
 
-_STRICT: Final = (ask_pod_security_strictly, ask_nodes_strictly)
+_STRICT: Final = (ask_proxy_strictly, ask_pod_security_strictly, ask_runtime_strictly, ask_nodes_strictly)
 
 
 def ask_pod_security(case: PodCase) -> Answer | None:
     """The level of the namespace, or the policy's fallback."""
     return _or_fallback(case, ask_pod_security_strictly(case))
+
+
+def ask_proxy(case: PodCase) -> Answer | None:
+    """The user's own proxy container, or the policy's fallback."""
+    if not case.customised:
+        return None
+    return _or_fallback(case, ask_proxy_strictly(case))
+
+
+def ask_runtime(case: PodCase) -> Answer | None:
+    """The RuntimeClass, or the policy's fallback."""
+    if not case.pod.spec.runtime_class_name:
+        return None
+    return _or_fallback(case, ask_runtime_strictly(case))
 
 
 def ask_nodes(case: PodCase) -> Answer | None:
@@ -354,7 +477,9 @@ POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
     Question("no mode chosen for it?", ask_no_own_mode, fact_no_own_mode),
     Question("inbound traffic captured?", ask_captured, fact_captured),
+    Question("may the proxy run as root?", ask_proxy, fact_proxy),
     Question("does PodSecurity allow it?", ask_pod_security, fact_pod_security),
+    Question("does its runtime share the node's kernel?", ask_runtime, fact_runtime),
     Question("do all feasible nodes support TPROXY?", ask_nodes, fact_nodes),
     Question("then TPROXY", ask_tproxy, lambda _: ""),
 )

@@ -12,6 +12,7 @@ from typing import Final
 
 from webhook.rules import wellknown
 from webhook.rules.nodes import NodeRule, NodeRules
+from webhook.rules.placement import DEFAULT_RUNTIME_CLASSES, RuntimeClassRule
 from webhook.rules.selectors import EVERYTHING, LabelSelector
 
 Labels = Mapping[str, str]
@@ -88,8 +89,28 @@ DEFAULT_NODE_RULES: Final = (
     NodeRule(name="centos", supported=False, os_image="CentOS*"),
     NodeRule(name="elrepo", supported=True, kernel_version="*elrepo*"),
     NodeRule(name="el7", supported=False, kernel_version="*.el7.*"),
+    # What speaks against EL7 is its kernel, whoever builds it: EulerOS 2.5 of Huawei's CCE has it too.
+    NodeRule(name="kernel-3-10", supported=False, kernel_version="3.10.*"),
+    # Machines of their own behind a node object, which the clouds taint: AWS Fargate and Tencent's super nodes.
+    NodeRule(
+        name="fargate",
+        supported=False,
+        selector=LabelSelector((("eks.amazonaws.com/compute-type", "fargate"),)),
+    ),
+    NodeRule(
+        name="eklet",
+        supported=False,
+        selector=LabelSelector((("node.kubernetes.io/instance-type", "eklet"),)),
+    ),
 )
-DEFAULT_TRANSIENT_TAINTS: Final = frozenset({"node.cilium.io/agent-not-ready", "karpenter.sh/unregistered"})
+DEFAULT_TRANSIENT_TAINTS: Final = frozenset(
+    {
+        # Istio's untaint controller takes it off in seconds: istio/istio 86c9f01fd735, pilot/pkg/controllers/untaint.
+        "cni.istio.io/not-ready",
+        "karpenter.sh/unregistered",
+        "node.cilium.io/agent-not-ready",
+    },
+)
 DEFAULT_NAME: Final = "default"
 
 
@@ -115,6 +136,7 @@ class Policy:
             transient_taints=wellknown.TRANSIENT_TAINTS | DEFAULT_TRANSIENT_TAINTS,
         ),
     )
+    runtime_classes: tuple[RuntimeClassRule, ...] = DEFAULT_RUNTIME_CLASSES
 
     def is_gateway(self, labels: Labels) -> bool:
         """Return whether a Service with *labels* is an ingress gateway to this policy."""

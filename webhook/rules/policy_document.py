@@ -17,6 +17,7 @@ import msgspec
 from webhook.rules import wellknown
 from webhook.rules.ends import read_time
 from webhook.rules.nodes import NodeRule, NodeRules
+from webhook.rules.placement import RuntimeClassRule
 from webhook.rules.policy import (
     BUILT_IN,
     DEFAULT_NAME,
@@ -118,6 +119,7 @@ def _spec(name: str, spec: "_Fields") -> Policy:
         backends=services.choice("backends", Backends) or Backends.AUTO,
         default_level=pod_security.choice("defaultLevel", Level) or Level.PRIVILEGED,
         node_rules=_node_rules(nodes) if spec.has("nodes") else BUILT_IN.node_rules,
+        runtime_classes=_runtime_classes(nodes),
     )
     for part in (pods, services, pod_security, nodes, spec):
         part.refuse_unknown()
@@ -161,6 +163,23 @@ def _node_rules(nodes: "_Fields") -> NodeRules:
     )
 
 
+def _runtime_classes(nodes: "_Fields") -> tuple[RuntimeClassRule, ...]:
+    if not nodes.has("runtimeClasses"):
+        return BUILT_IN.runtime_classes
+    return tuple(_runtime_class(each) for each in nodes.items("runtimeClasses", unique="name"))
+
+
+def _runtime_class(fields: "_Fields") -> RuntimeClassRule:
+    word = fields.choice("tproxy", _RuntimeWord, required=True)
+    rule = RuntimeClassRule(
+        name=fields.text("name", required=True, pattern=NAME),
+        runtime_class=fields.text("runtimeClass", required=True),
+        supported={_RuntimeWord.SUPPORTED: True, _RuntimeWord.UNSUPPORTED: False}.get(word or _RuntimeWord.NODE),
+    )
+    fields.refuse_unknown()
+    return rule
+
+
 def _taint_keys(nodes: "_Fields") -> Iterable[str]:
     for number, key in enumerate(nodes.sequence("transientTaints")):
         if isinstance(key, str) and valid_label_key(key):
@@ -189,6 +208,12 @@ def _node_rule(fields: "_Fields") -> NodeRule:
 class _Word(StrEnum):
     SUPPORTED = "Supported"
     UNSUPPORTED = "Unsupported"
+
+
+class _RuntimeWord(StrEnum):
+    SUPPORTED = "Supported"
+    UNSUPPORTED = "Unsupported"
+    NODE = "Node"
 
 
 class _Fields:

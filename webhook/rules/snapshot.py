@@ -9,6 +9,7 @@ from webhook.rules import wellknown
 from webhook.rules.nodes import NodeIndex, index_nodes
 from webhook.rules.objects import Reviewed, Shaped
 from webhook.rules.optin import OptOut
+from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import BUILT_IN, Policies
 from webhook.rules.sidecar import Mesh
 
@@ -33,6 +34,8 @@ class Snapshot:
     opt_outs: Mapping[str, OptOut] = field(default_factory=dict)
     """Namespaces that opted in to less than they might until an end; it changes no decision by itself."""
     mesh: Mesh = field(default_factory=Mesh)
+    runtime_classes: Mapping[str, RuntimeClass] = field(default_factory=dict)
+    """By name; those that may be read."""
     network: Network = field(default_factory=Network)
     own_namespace: str = wellknown.OWN_NAMESPACE
 

@@ -56,6 +56,9 @@ GATEWAY_DEFAULTS: Final = "gateway.istio.io/defaults-for-class"
 """Label of a ConfigMap in the root namespace: what istiod makes of every Gateway of the class it names."""
 GATEWAY_CLASS: Final = "gateway.networking.k8s.io/gateway-class-name"
 
+PROXY_OVERRIDES: Final = "proxy.istio.io/overrides"
+"""Annotation: containers that Istio merges over its template when it injects (pkg/kube/inject/webhook.go)."""
+
 # --- Alibaba Cloud: kubernetes/cloud-provider-alibaba-cloud eeb0ddc6, pkg/controller/helper/service_utils.go:78-88
 BACKEND_TYPE: Final = "service.beta.kubernetes.io/backend-type"
 
@@ -63,11 +66,16 @@ BACKEND_TYPE: Final = "service.beta.kubernetes.io/backend-type"
 MIRROR_POD: Final = "kubernetes.io/config.mirror"
 POD_SECURITY_ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 PLACING_ANNOTATIONS: Final = (
+    "openshift.io/node-selector",
     "scheduler.alpha.kubernetes.io/node-selector",
     "scheduler.alpha.kubernetes.io/defaultTolerations",
 )
-"""On a Namespace: what PodNodeSelector and PodTolerationRestriction add to its pods, before the webhook is asked."""
+"""
+On a Namespace: what PodNodeSelector, PodTolerationRestriction and OpenShift's own plugin add to its pods, before the
+webhook is asked.
+"""
 HELM_NAMESPACE: Final = "meta.helm.sh/release-namespace"
 """Annotation that Helm gives what it installs."""
 UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"

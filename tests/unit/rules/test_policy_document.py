@@ -8,7 +8,17 @@ import pytest
 import yaml
 
 from webhook.rules.nodes import NodeRule, NodeRules
-from webhook.rules.policy import BUILT_IN, Backends, Fallback, Level, Policy, PolicyException, PolicyMode
+from webhook.rules.placement import RuntimeClassRule
+from webhook.rules.policy import (
+    BUILT_IN,
+    DEFAULT_TRANSIENT_TAINTS,
+    Backends,
+    Fallback,
+    Level,
+    Policy,
+    PolicyException,
+    PolicyMode,
+)
 from webhook.rules.policy_document import FieldError, PolicyInvalid, read_policy
 from webhook.rules.selectors import EVERYTHING, LabelSelector
 from webhook.rules.yamls import documents
@@ -71,6 +81,11 @@ def test_every_field_counts() -> None:
                     },
                 ],
                 "transientTaints": ["example.com/warming-up"],
+                "runtimeClasses": [
+                    {"name": "vm", "runtimeClass": "*-vm", "tproxy": "Supported"},
+                    {"name": "box", "runtimeClass": "box*", "tproxy": "Unsupported"},
+                    {"name": "plain", "runtimeClass": "plain", "tproxy": "Node"},
+                ],
             },
             exceptions=[
                 waiver(
@@ -91,6 +106,11 @@ def test_every_field_counts() -> None:
         backends=Backends.ENI,
         default_level=Level.BASELINE,
         node_rules=read.node_rules,
+        runtime_classes=(
+            RuntimeClassRule(name="vm", runtime_class="*-vm", supported=True),
+            RuntimeClassRule(name="box", runtime_class="box*", supported=False),
+            RuntimeClassRule(name="plain", runtime_class="plain", supported=None),
+        ),
         exceptions=(
             PolicyException(
                 name="a",
@@ -106,7 +126,7 @@ def test_every_field_counts() -> None:
         NodeRule(name="one", supported=False, os_image="Cent*", kernel_version="3.*"),
         NodeRule(name="two", supported=True, operating_system="linux", selector=labelled["f"]),
     )
-    fixed = BUILT_IN.node_rules.transient_taints - {"node.cilium.io/agent-not-ready", "karpenter.sh/unregistered"}
+    fixed = BUILT_IN.node_rules.transient_taints - DEFAULT_TRANSIENT_TAINTS
     assert read.node_rules.transient_taints == fixed | {"example.com/warming-up"}, (
         "the policy's own replace the built-in"
     )
