@@ -4,7 +4,8 @@ The real parts that tests run against: how each is built, and where the result i
     python -m tests.parts.build [--list] [PART ...]
 
 Binaries lie outside the checkout, in `$CLIENT_IP_CACHE` or `~/.cache/client-ip-webhook`, under a key made of the Go
-version and the module's files, so that a run builds only what changed. A cold build of Kubernetes takes minutes.
+version and the module's files, so that a run builds only what changed. Parts that are named together are built
+together, and compile what they share once. Go's own caches lie there too while it builds, and are removed after it.
 """
 
 import argparse
@@ -16,15 +17,16 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.parts.gobuild import Workspace, workspace
+from tests.parts.progress import Steps
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 MODULES: Final = Path(__file__).resolve().parent / "go"
-PROGRESS_SECONDS: Final = 20.0
 PIP_INSTALL: Final = (
     *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"),
     *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
@@ -45,6 +47,8 @@ class Part:
     """The module's files that the binaries depend on (globs)."""
     tags: str = ""
     """Go build tags, separated by commas."""
+    files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """What is copied beside the binaries: by name the module it is in, and its path there."""
 
 
 def _kubernetes(version: str) -> str:
@@ -135,6 +139,10 @@ PARTS: Final = {
             },
             ldflags="-s -w -X istio.io/istio/pkg/version.buildVersion=1.31.0",
             sources=("go.mod", "go.sum", "cmd/render/*.go"),
+            files={
+                "envoy_bootstrap.json": ("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json"),
+                "gateway-api": ("sigs.k8s.io/gateway-api", "config/crd/standard"),
+            },
         ),
     )
 }
@@ -155,59 +163,83 @@ def binaries(name: str) -> dict[str, Path]:
     Raises:
         KeyError: There is no part of that name.
         subprocess.CalledProcessError: The compiler refused.
+
     """
-    part = PARTS[name]
-    go = _go(_wanted(part))
-    folder = cache() / "bin" / f"{part.name}-{_key(part, go)}"
-    for binary, package in part.packages.items():
-        if not (folder / binary).exists():
-            with _locked(cache() / "build.lock"):
-                _build(part, go, binary, package, folder)
-    return {binary: folder / binary for binary in part.packages}
+    [folder] = build([PARTS[name]])
+    return {binary: folder / binary for binary in PARTS[name].packages}
+
+
+def files(name: str) -> dict[str, Path]:
+    """Return the paths of a part's files that are no binaries, after fetching what is missing; else as `binaries`."""
+    [folder] = build([PARTS[name]])
+    return {file: folder / file for file in PARTS[name].files}
+
+
+def build(parts: Sequence[Part]) -> list[Path]:
+    """
+    Return the folder of each part, after building what is missing: of one module by one command.
+
+    Raises:
+        subprocess.CalledProcessError: The compiler refused.
+
+    """
+    commands = {part.name: _go(_wanted(part)) for part in parts}
+    folders = {part.name: cache() / "bin" / f"{part.name}-{_key(part, commands[part.name])}" for part in parts}
+    if not _complete(parts, folders):
+        with _locked(cache() / "build.lock"):  # another run may be at it, and then there is nothing left to do
+            for go in dict.fromkeys(commands.values()):
+                chosen = [part for part in parts if commands[part.name] == go]
+                if not _complete(chosen, folders):
+                    with workspace(go, cache()) as space:
+                        _build(space, chosen, folders)
+    return [folders[part.name] for part in parts]
+
+
+def _complete(parts: Iterable[Part], folders: Mapping[str, Path]) -> bool:
+    return not any(_missing(part, folders[part.name]) for part in parts)
+
+
+def _missing(part: Part, folder: Path) -> list[str]:
+    return [name for name in (*part.packages, *part.files) if not (folder / name).exists()]
+
+
+def _build(space: Workspace, parts: Iterable[Part], folders: Mapping[str, Path]) -> None:
+    together: dict[tuple[str, str, str], list[Part]] = {}
+    for part in parts:
+        if _missing(part, folders[part.name]):
+            together.setdefault((part.module, part.ldflags, part.tags), []).append(part)
+    for (module, ldflags, tags), group in together.items():
+        with Steps(", ".join(part.name for part in group)) as steps:
+            targets = {
+                folders[part.name] / binary: package
+                for part in group
+                for binary, package in part.packages.items()
+                if not (folders[part.name] / binary).exists()
+            }
+            if targets:
+                space.compile(MODULES / module, targets, ldflags=ldflags, tags=tags, steps=steps)
+            for part in group:
+                for name, (path, source) in part.files.items():
+                    if not (folders[part.name] / name).exists():
+                        folder = space.download(MODULES / module, path, steps)
+                        _copy(folder / source, folders[part.name] / name)
+            steps.say(f"built {', '.join(part.name for part in group)} in {steps.seconds:.0f} s")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder; it is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    if source.is_dir():
+        shutil.copytree(source, made)
+    else:
+        shutil.copyfile(source, made)
+    made.rename(target)
 
 
 def go_command(name: str) -> str:
     """Return the Go command that builds a part."""
     return _go(_wanted(PARTS[name]))
-
-
-def _build(part: Part, go: str, binary: str, package: str, folder: Path) -> None:
-    if (folder / binary).exists():  # another run was faster
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    made = folder / f".{binary}.{os.getpid()}"
-    command = [go, "build", "-trimpath", "-mod=readonly", "-ldflags", part.ldflags, "-o", str(made)]
-    command += [*(["-tags", part.tags] if part.tags else []), package]
-    environment = {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOTOOLCHAIN": "local",
-        "GOFLAGS": "-buildvcs=false",
-        "GOWORK": "off",
-    }
-    label = f"building {binary} ({part.name}; a cold build takes minutes, once)"
-    started = time.monotonic()
-    _say(f"{label} …")
-    process = subprocess.Popen(command, cwd=MODULES / part.module, env=environment)
-    try:
-        while True:
-            try:
-                code = process.wait(PROGRESS_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                _say(f"{label} … {time.monotonic() - started:.0f} s")
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    if code != 0:
-        raise subprocess.CalledProcessError(code, command)
-    made.rename(folder / binary)
-    _say(f"built {binary} in {time.monotonic() - started:.0f} s")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _wanted(part: Part) -> tuple[int, ...]:
@@ -234,7 +266,7 @@ def wheels(name: str) -> Path:
         return folder
     with _locked(cache() / "build.lock"):
         if not folder.exists():  # else another run was faster
-            _say(f"installing what {requirements.relative_to(ROOT)} names …")
+            print(f"installing what {requirements.relative_to(ROOT)} names …", file=sys.stderr, flush=True)
             made = folder.with_name(f".{folder.name}.{os.getpid()}")
             install = [sys.executable, *PIP_INSTALL, "--target", str(made), "-r", str(requirements)]
             subprocess.run(install, check=True)
@@ -271,12 +303,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--list", action="store_true", help="only say what there is")
     options = parser.parse_args(arguments)
-    for name in options.parts or PARTS:
-        if options.list:
-            print(name, *PARTS[name].packages)
-            continue
-        for path in binaries(name).values():
-            print(path)
+    chosen = [PARTS[name] for name in options.parts or PARTS]
+    if options.list:
+        for part in chosen:
+            print(part.name, *part.packages)
+        return
+    for part, folder in zip(chosen, build(chosen), strict=True):
+        for binary in part.packages:
+            print(folder / binary)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,17 @@ that `requirements/envoy.txt` names, upstream's build without Istio's extensions
 """
 
 import json
-import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from tests.parts.build import MODULES, binaries, go_command, wheels
+from tests.parts.build import binaries, files, wheels
 
 PART: Final = "istio-1.31"
 VERSION: Final = "1.31.0"
-MODULE: Final = "istio.io/istio"
-GATEWAY_API: Final = "sigs.k8s.io/gateway-api"
 
 
 def programs() -> dict[str, Path]:
@@ -36,13 +32,13 @@ def envoy() -> Path:
 
 def bootstrap() -> Path:
     """Return the template of Envoy's first configuration, which pilot-agent fills in."""
-    return _folder(MODULE) / "tools" / "packaging" / "common" / "envoy_bootstrap.json"
+    return files(PART)["envoy_bootstrap.json"]
 
 
 def gateway_api_crds() -> list[dict[str, Any]]:
     """Return the Gateway API's CustomResourceDefinitions of the standard channel."""
-    folder = _folder(GATEWAY_API) / "config" / "crd" / "standard"
-    documents = [each for path in sorted(folder.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
+    paths = sorted(files(PART)["gateway-api"].glob("*.yaml"))
+    documents = [each for path in paths for each in yaml.safe_load_all(path.read_text())]
     return [each for each in documents if each and each["kind"] == "CustomResourceDefinition"]
 
 
@@ -65,17 +61,3 @@ def charts(operator: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
 
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@cache
-def _folder(module: str) -> Path:
-    """Return where Go keeps the source of *module*, fetched again where it was cleaned away."""
-    return Path(_go("mod", "download", "-json", module)["Dir"])
-
-
-def _go(*arguments: str) -> dict[str, Any]:
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    command: Sequence[str] = [go_command(PART), *arguments]
-    done = subprocess.run(command, cwd=MODULES / "istio", env=environment, capture_output=True, text=True, check=True)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told

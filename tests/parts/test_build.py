@@ -1,0 +1,62 @@
+"""Programs are built in caches of our own, once, and what a build says is passed on."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.parts.build import Part, build
+
+GOOD = 'package main\n\nfunc main() { println("built") }\n'
+BAD = "package main\n\nfunc main() { println(undefined) }\n"
+
+
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own caches, which Go uses where nobody tells it otherwise."""
+    folder = tmp_path / "users"
+    for name in ("GOCACHE", "GOMODCACHE", "GOPATH", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(folder / name))
+    monkeypatch.setenv("CLIENT_IP_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def module(folder: Path, **mains: str) -> Part:
+    """Write a module of small programs."""
+    for name, text in mains.items():
+        (folder / "cmd" / name).mkdir(parents=True)
+        (folder / "cmd" / name / "main.go").write_text(text)
+    (folder / "go.mod").write_text("module example.org/small\n\ngo 1.26\n")
+    (folder / "go.sum").touch()
+    packages = {f"the-{name}": f"./cmd/{name}" for name in mains}
+    return Part(name="small", module=str(folder), packages=packages, sources=("go.mod", "cmd/*/*.go"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_build_leaves_binaries_and_nothing_else(
+    tmp_path: Path, users: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    part = module(tmp_path / "module", one=GOOD, two=BAD)
+    with pytest.raises(subprocess.CalledProcessError):
+        build([part])
+    assert "undefined: undefined" in capfd.readouterr().err
+    # What was compiled is used by the next try, and removed after it.
+    assert (tmp_path / "cache" / "go" / "build").exists()
+
+    (tmp_path / "module" / "cmd" / "two" / "main.go").write_text(GOOD)
+    [folder] = build([part])
+    for name in part.packages:
+        done = subprocess.run([folder / name], capture_output=True, text=True, check=True)
+        assert done.stderr == "built\n"
+    said = capfd.readouterr().err
+    assert "small: compiling, 0 of " in said
+    assert "built small in " in said
+    assert names(tmp_path / "cache") == ["bin", "build.lock"]
+    assert names(folder) == ["the-one", "the-two"]
+    assert not users.exists()
+
+    assert build([part]) == [folder]
+    assert capfd.readouterr().err == ""
