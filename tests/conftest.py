@@ -7,9 +7,11 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.parts.kube import VERSIONS
+
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")  # a busy machine is no fault
-ON_A_CONTROL_PLANE = re.compile(r"\[(1\.\d\d)\b")
+ON_A_CONTROL_PLANE = re.compile(r"[\[-](1\.\d\d)[\]-]")
 
 
 class BySharedPart(LoadScopeScheduling):
@@ -22,6 +24,16 @@ class BySharedPart(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         found = ON_A_CONTROL_PLANE.search(nodeid)
         return found[1] if found else nodeid.split("::", 1)[0]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that `make test-all` uses."""
+    parser.addoption(
+        "--kubernetes",
+        choices=VERSIONS,
+        default=VERSIONS[0],
+        help="the minor that tests/apiserver runs on; with another than the newest, only what depends on it",
+    )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> BySharedPart:
