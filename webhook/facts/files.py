@@ -221,7 +221,11 @@ def read_facts(paths: Iterable[str], collector: Collector) -> list[Found]:
 
     """
     problems: list[Problem] = []
-    found = [each for path in expand(paths) for each in read(str(path), read_bytes(path, problems), problems)]
+    found = [
+        each
+        for path in expand(paths)
+        for each in read(str(path), read_bytes(path, problems), problems, facts_alone=True)
+    ]
     facts = [each for each in _policies_first(found) if take(each, collector, problems)]
     if problems:
         raise FilesInvalid(problems)
