@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -258,8 +259,8 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
     _write_node(control_plane, "missed-2", UBUNTU)
     cut_off = connect(str(control_plane.kubeconfig), None)
     with watching(cut_off) as source:
-        reached = cut_off.configuration.host
-        cut_off.configuration.host = "https://127.0.0.1:1"
+        reached = cut_off.access
+        cut_off.access = replace(reached, server="https://127.0.0.1:1")
         control_plane.restart_api_server(crash=True)
         wait_for(lambda: min(source.ages().values()) > 0, source.ages)
         client.delete("v1", "Node", "missed-1")
@@ -268,7 +269,7 @@ def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_pla
         control_plane.restart_api_server(crash=True)  # its watch cache forgets what etcd no longer knows
         assert "missed-1" in _as_known(source)
         lists = _requests(control_plane, "LIST")
-        cut_off.configuration.host = reached
+        cut_off.access = reached
         wait_for(lambda: _as_known(source) == _as_stored(control_plane), source.ages)
         wait_for(lambda: max(source.ages().values()) == 0, source.ages)
         assert _requests(control_plane, "LIST") > lists

@@ -312,6 +312,10 @@ class ControlPlane:
         write_kubeconfig(path, url=self.url, ca=self.ca, token=self.service_account_token(namespace, name))
         return path
 
+    def program(self, name: str) -> Path:
+        """Return a program of this version, such as kubectl."""
+        return self._binaries[name]
+
     def kubectl(self, *arguments: str, text: str | None = None, kubeconfig: Path | None = None) -> str:
         """
         Run kubectl, with *text* as its input, and return what it printed.

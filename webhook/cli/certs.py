@@ -13,6 +13,7 @@ from certs.lifecycle import Keep, Request, Settings, decide
 from certs.rotator import Location, Rotator, request
 from certs.secret import read_secret
 from certs.serving import ServingCertificate
+from webhook.cli.cluster_options import CONTEXT, KUBECONFIG
 from webhook.cli.opened import ask as ask_cluster
 from webhook.cli.printing import Cell, console, print_table, styled
 from webhook.cli.streams import write_document
@@ -30,8 +31,6 @@ SECRET_OPTION: Final = click.option("--tls-secret", default=SECRET, show_default
 SERVICE: Final = click.option(
     "--service", default=wellknown.CONFIGURATION, show_default=True, help="The Service's name."
 )
-KUBECONFIG: Final = click.option("--kubeconfig", metavar="FILE", help="The cluster's kubeconfig.")
-CONTEXT: Final = click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
 
 
 @click.group(

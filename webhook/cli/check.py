@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from webhook.cli import cluster_options
 from webhook.cli.manifests import Manifests, Subject, TimeType, now_or, read_manifests
 from webhook.cli.patching import PatchFails, patched
 from webhook.cli.printing import console, progress, say
@@ -33,8 +34,8 @@ POLICY: Final = click.option("--policy", metavar="FILE", help="A ClientIPPolicy 
 NAMESPACE: Final = click.option(
     "-n", "--namespace", help="Of objects that name none. [default: that of the kubeconfig's context, else default]"
 )
-KUBECONFIG: Final = click.option("--kubeconfig", metavar="FILE", help="The kubeconfig of the cluster to read.")
-CONTEXT: Final = click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
+KUBECONFIG: Final = cluster_options.KUBECONFIG
+CONTEXT: Final = cluster_options.CONTEXT
 NOW: Final = click.option("--now", type=TimeType(), help="Decide as of this time (exceptions expire). [default: now]")
 
 

@@ -11,8 +11,9 @@ from typing import TypeVar
 import click
 
 from certs.kube import KubeError
+from webhook.cli.cluster_options import impersonated
+from webhook.facts.access import Impersonation, KubeConfigInvalid
 from webhook.facts.cluster import Cluster, ClusterUnreadable, open_cluster
-from webhook.facts.kube import KubeConfigInvalid
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ def ask(
     without: str = "no cluster",
 ) -> T:
     """
-    Return what *work* makes of the open cluster.
+    Return what *work* makes of the cluster, opened as the running command's options say.
 
     Args:
         kubeconfig: The file, or a list of files as in the environment variable; None for kubectl's default.
@@ -38,9 +39,11 @@ def ask(
         click.ClickException: The cluster did not grant something, or did not answer.
 
     """
+    user, groups = impersonated()
+    impersonation = Impersonation(user=user, groups=groups)
 
     async def run() -> T:
-        async with open_cluster(kubeconfig, context) as cluster:
+        async with open_cluster(kubeconfig, context, impersonation) as cluster:
             return await work(cluster)
 
     try:

@@ -292,7 +292,8 @@ def _rotator(
     names: tuple[str, ...],
     life: tuple[timedelta, timedelta],
 ) -> Rotator:
-    from webhook.facts.kube import KubeConfigInvalid, connect  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.access import KubeConfigInvalid  # noqa: PLC0415
+    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for `kubernetes`
 
     try:
         settings = Settings(names=names, organization=tls.ORGANIZATION, ca_life=life[0], leaf_life=life[1])
@@ -310,7 +311,8 @@ def _source(states: tuple[str, ...], kubeconfig: str | None, context: str | None
             return FileSource(states, own_namespace=namespace)
         except FilesInvalid as error:
             raise click.UsageError(f"--state:\n{error}") from error
-    from webhook.facts.kube import KubeConfigInvalid, connect  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.access import KubeConfigInvalid  # noqa: PLC0415
+    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for `kubernetes`
     from webhook.facts.watch import ClusterSource  # noqa: PLC0415
 
     try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from webhook.cli.check import CONTEXT, KUBECONFIG
+from webhook.cli.cluster_options import CONTEXT, KUBECONFIG
 from webhook.cli.manifests import kind_of
 from webhook.cli.verified import JSONPrinter, Judged, PodMode, Tally, TextPrinter
 from webhook.facts.collect import FactError, decode

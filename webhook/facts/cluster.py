@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from certs.kube import KubeError
+from webhook.facts.access import NOBODY_ELSE, Impersonation
 from webhook.facts.collect import Collector
 from webhook.facts.kube import SILENCE_SECONDS, GoneError, KubeClient, connect
 from webhook.facts.watch import ClusterSource
@@ -44,6 +45,11 @@ class Cluster:
     """An open cluster; `open_cluster` makes and closes it. Tasks of one event loop may share it."""
 
     client: KubeClient
+
+    @property
+    def server(self) -> str:
+        """Where its API server is: `https://HOST:PORT`."""
+        return self.client.access.server
 
     @property
     def namespace(self) -> str:
@@ -129,15 +135,17 @@ class Cluster:
 
 
 @asynccontextmanager
-async def open_cluster(kubeconfig: str | None = None, context: str | None = None) -> AsyncIterator[Cluster]:
+async def open_cluster(
+    kubeconfig: str | None = None, context: str | None = None, impersonation: Impersonation = NOBODY_ELSE
+) -> AsyncIterator[Cluster]:
     """
     Open the kubeconfig's cluster, or the one that this pod runs in; nothing is sent yet.
 
     Raises:
-        webhook.facts.kube.KubeConfigInvalid: There is neither, or it can't be used.
+        webhook.facts.access.KubeConfigInvalid: There is neither, or it can't be used.
 
     """
-    client = connect(kubeconfig, context)
+    client = connect(kubeconfig, context, impersonation)
     try:
         yield Cluster(client)
     finally:

@@ -1,29 +1,27 @@
 """
 The API server over aiohttp: requests and watches as bytes.
 
-The only file that imports `kubernetes`, and of that only configuration and credentials (its model classes cost
-126 MB). Its errors become those of `certs.kube`, so that one client serves the facts and the certificates.
+Where it is and as whom it is asked, `access` says. Errors become those of `certs.kube`, so that one client serves
+the facts and the certificates.
 """
 
 import asyncio
+import base64
 import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import msgspec
-from kubernetes.client.configuration import Configuration
-from kubernetes.config.config_exception import ConfigException
-from kubernetes.config.incluster_config import load_incluster_config
-from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigLoader, KubeConfigMerger
 
 from certs.kube import ConflictError, KubeError, KubeObject, NotFoundError, RefusedError, UnavailableError
+from webhook.facts.access import NOBODY_ELSE, SOCKS, Access, Impersonation, KubeConfigInvalid, Source, access
 
 log: Final = logging.getLogger(__name__)
 
@@ -33,13 +31,8 @@ TOKEN_SECONDS: Final = 30.0
 SILENCE_SECONDS: Final = 120.0
 """A watch brings a bookmark about once a minute; one that is silent for longer is taken for dead."""
 WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-OWN_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 JSON_PATCH: Final = "application/json-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
-
-
-class KubeConfigInvalid(ValueError):  # noqa: N818  # an error's noun
-    """There is no kubeconfig, or it can't be used."""
 
 
 class GoneError(KubeError):
@@ -59,20 +52,26 @@ class BusyError(UnavailableError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class _Way(TypedDict, total=False):
+    ssl: ssl.SSLContext
+    server_hostname: str | None
+    proxy: str
+    proxy_headers: dict[str, str]
+
+
 @dataclass(slots=True)
 class KubeClient:
     """One connection pool to one API server, with credentials that are renewed."""
 
-    kubeconfig: str | None
-    context: str | None
-    configuration: Configuration
-    namespace: str = ""
-    """Of the kubeconfig's context, or of the pod that this runs in; empty where it names none."""
+    source: Source
+    access: Access
     server_time: datetime | None = None
     _session: aiohttp.ClientSession | None = None
     _token: str | None = None
     _token_at: float = field(default=float("-inf"))
     _refused_token: bool = False
+    _lost: tuple[type[Exception], ...] = (aiohttp.ClientError, TimeoutError, OSError)
+    """What a connection ends with that can't be made or is lost."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -100,7 +99,7 @@ class KubeClient:
         for attempt in (1, 2):
             headers = await self._headers()
             if data is not None:
-                headers["Content-Type"] = content_type
+                headers.append(("Content-Type", content_type))
             try:
                 async with self._open().request(
                     method,
@@ -109,6 +108,7 @@ class KubeClient:
                     data=data,
                     headers=headers,
                     timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+                    **self._way(),
                 ) as response:
                     answer = await response.read()
                     self._hear(response)
@@ -118,7 +118,7 @@ class KubeClient:
                     if response.status >= 400:
                         raise _error(method, response.status, answer, content_type, response.headers.get("Retry-After"))
                     return answer
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except self._lost as error:
                 raise UnavailableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         raise AssertionError("the second attempt returns or raises")
 
@@ -134,7 +134,7 @@ class KubeClient:
         headers = await self._headers()
         try:
             async with self._open().get(
-                self._url(path), params={**query, "watch": "true"}, headers=headers, timeout=timeout
+                self._url(path), params={**query, "watch": "true"}, headers=headers, timeout=timeout, **self._way()
             ) as response:
                 self._hear(response)
                 if response.status >= 400:
@@ -146,7 +146,7 @@ class KubeClient:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         yield line
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except self._lost as error:
             raise UnavailableError(f"watch {path}: {str(error) or type(error).__name__}") from error
 
     async def stream(
@@ -169,7 +169,7 @@ class KubeClient:
             headers = await self._headers()
             try:
                 async with self._open().get(
-                    self._url(path), params=query, headers=headers, timeout=timeout
+                    self._url(path), params=query, headers=headers, timeout=timeout, **self._way()
                 ) as response:
                     self._hear(response)
                     if response.status == 401 and attempt == 1:
@@ -180,7 +180,7 @@ class KubeClient:
                     async for chunk in response.content.iter_any():
                         yield chunk
                     return
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except self._lost as error:
                 raise UnavailableError(f"GET {path}: {str(error) or type(error).__name__}") from error
 
     # --- What certs asks for (certs.kube.KubeApi)
@@ -208,42 +208,71 @@ class KubeClient:
         patched = await self.request("PATCH", f"{WEBHOOKS}/{name}", body=list(operations), content_type=JSON_PATCH)
         return _object(patched)
 
+    @property
+    def namespace(self) -> str:
+        """Of the kubeconfig's context, or of the pod that this runs in; empty where it names none."""
+        return self.access.namespace
+
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._ssl(), limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+            self._session = aiohttp.ClientSession(connector=self._connector(), trust_env=False)
         return self._session
 
-    def _ssl(self) -> ssl.SSLContext:
-        configuration = self.configuration
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        if not configuration.verify_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if configuration.cert_file:
-            context.load_cert_chain(configuration.cert_file, configuration.key_file)
-        return context
+    def _connector(self) -> aiohttp.TCPConnector:
+        proxy = self.access.proxy
+        if proxy is None or urlsplit(proxy).scheme not in SOCKS:
+            return aiohttp.TCPConnector(limit=0)
+        import aiohttp_socks  # noqa: PLC0415  # for those who have such a proxy
+
+        self._lost += (
+            aiohttp_socks.ProxyError,
+            aiohttp_socks.ProxyConnectionError,
+            aiohttp_socks.ProxyTimeoutError,
+        )
+        # Go's client lets the proxy look names up, whichever of the two words stands there.
+        connector: aiohttp.TCPConnector = aiohttp_socks.ProxyConnector.from_url(
+            urlsplit(proxy)._replace(scheme="socks5").geturl(), rdns=True, limit=0
+        )
+        return connector
+
+    def _way(self) -> _Way:
+        """Return what each request is told of the way: certificates may be new ones by now."""
+        way: _Way = {"ssl": self.access.tls, "server_hostname": self.access.server_name}
+        proxy = self.access.proxy
+        if proxy is not None and urlsplit(proxy).scheme not in SOCKS:
+            # Apart from its URL, which errors show.
+            parts = urlsplit(proxy)
+            way["proxy"] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            if parts.username is not None:
+                credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+                told = base64.b64encode(credentials.encode()).decode()
+                way["proxy_headers"] = {"Proxy-Authorization": f"Basic {told}"}
+        return way
 
     def _url(self, path: str) -> str:
-        return f"{self.configuration.host.rstrip('/')}{path}"
+        return f"{self.access.server.rstrip('/')}{path}"
 
-    async def _headers(self) -> dict[str, str]:
+    async def _headers(self) -> list[tuple[str, str]]:
         if self._refused_token or time.monotonic() - self._token_at > TOKEN_SECONDS:
             # In a thread: token files and exec plugins block.
             renew, self._refused_token = self._refused_token, False
             self._token = await asyncio.to_thread(self._current_token, renew=renew)
             self._token_at = time.monotonic()
-        return {"Authorization": self._token} if self._token else {}
+        own = [("Authorization", self._token)] if self._token else []
+        return [*own, *self.access.impersonation.headers]
 
     def _current_token(self, *, renew: bool) -> str | None:
-        """Return the header's value; the library's configuration is read anew only where the API server refused it."""
-        if renew:
+        """Return the header's value; everything is read anew where the API server refused it or it has expired."""
+        expires = self.access.expires
+        if renew or (expires is not None and expires <= datetime.now(UTC) + timedelta(seconds=TOKEN_SECONDS)):
             try:
-                self.configuration, self.namespace = _load(self.kubeconfig, self.context)
+                self.access = access(self.source)
             except KubeConfigInvalid as error:
                 raise UnavailableError(f"credentials can't be renewed: {error}") from error
-        token: str | None = self.configuration.get_api_key_with_prefix("BearerToken")
-        return token.strip() if token else None
+        try:
+            return self.access.authorization()
+        except OSError as error:
+            raise UnavailableError(f"credentials can't be read: {error}") from error
 
     def _hear(self, response: aiohttp.ClientResponse) -> None:
         date = response.headers.get("Date")
@@ -251,7 +280,7 @@ class KubeClient:
             self.server_time = parsedate_to_datetime(date).astimezone(UTC)
 
 
-def connect(kubeconfig: str | None, context: str | None) -> KubeClient:
+def connect(kubeconfig: str | None, context: str | None, impersonation: Impersonation = NOBODY_ELSE) -> KubeClient:
     """
     Return a client of the kubeconfig's cluster, or of the one that this pod runs in; nothing is sent yet.
 
@@ -259,37 +288,8 @@ def connect(kubeconfig: str | None, context: str | None) -> KubeClient:
         KubeConfigInvalid: There is neither, or it can't be used.
 
     """
-    return KubeClient(kubeconfig, context, *_load(kubeconfig, context))
-
-
-def _load(kubeconfig: str | None, context: str | None) -> tuple[Configuration, str]:
-    """Return what the library reads, and the namespace."""
-    configuration = Configuration()
-    try:
-        if kubeconfig is None and context is None:
-            try:
-                load_incluster_config(client_configuration=configuration)
-            except ConfigException:
-                pass  # not in a pod
-            else:
-                return configuration, _own_namespace()
-        merged = KubeConfigMerger(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
-        if merged.config is None:
-            raise ConfigException("there is none")
-        loader = KubeConfigLoader(
-            merged.config, active_context=context, config_base_path=None, config_persister=merged.save_changes
-        )
-        loader.load_and_set(configuration)
-        return configuration, loader.current_context["context"].get("namespace") or ""
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-        raise KubeConfigInvalid(f"the kubeconfig can't be used: {error}") from error
-
-
-def _own_namespace() -> str:
-    try:
-        return OWN_NAMESPACE_FILE.read_text().strip()
-    except OSError:
-        return ""
+    source = Source(kubeconfig=kubeconfig, context=context, impersonation=impersonation)
+    return KubeClient(source, access(source))
 
 
 def _object(answer: bytes) -> KubeObject:

@@ -104,7 +104,7 @@ class ClusterReader:
             raise NothingReadable(f"no pods may be read: {reasons}")
         await self._resolve(fold)
         return Scope(
-            source=self.cluster.client.configuration.host,
+            source=self.cluster.server,
             cluster=cluster_uid,
             namespaces=sorted(namespaces) if namespaces is not None else None,
             unreadable=dict(sorted(self.unreadable.items())),
