@@ -10,6 +10,7 @@ from tests.parts.expressions import mistakes
 RENDERED: Final = {
     "rbac": ("rbac", "--tls-secret", "client-ip-webhook-tls"),
     "guard": ("guard", "--mode", "Deny"),
+    "final state": ("final-state", "--mode", "Warn", "--deny-late-annotation"),
     "guard, all options": ("guard", "--redirect", "--controller", "system:serviceaccounts:argo-rollouts"),
 }
 

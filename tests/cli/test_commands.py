@@ -17,8 +17,8 @@ def test_explain_answers_every_question_in_order() -> None:
     numbers = [
         line.split()[1] for line in printed.splitlines() if line[:3].strip() in {"✓", "→", "·"} or "→" in line[:4]
     ]
-    assert numbers == [f"{number}." for number in range(1, 10)]
-    assert "→ 8. do all feasible nodes support TPROXY?" in printed
+    assert numbers == [f"{number}." for number in range(1, 11)]
+    assert "→ 9. do all feasible nodes support TPROXY?" in printed
     assert "webhook namespace.sidecar-injector.istio.io of istio-sidecar-injector selects it" in printed
     assert "rule centos" in printed
 
@@ -27,8 +27,8 @@ def test_explain_is_for_machines_too() -> None:
     (element,) = json.loads(run("explain", "--state", CLUSTER, "-o", "json", f"{APPS}/sleep.yaml").stdout)
     assert element["reason"] == "mixed-nodes"
     answers = [each["answer"] for each in element["questions"]]
-    assert answers[:7] == [None] * 7
-    assert answers[7] == "mixed-nodes"
+    assert answers[:8] == [None] * 8
+    assert answers[8] == "mixed-nodes"
 
 
 def test_explain_names_files_or_what_runs() -> None:

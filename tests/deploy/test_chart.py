@@ -15,6 +15,7 @@ MODES: Final[Mapping[str, dict[str, Any]]] = {
     "cert-manager": {"certificates": {"mode": "cert-manager"}},
     "manual": {"certificates": {"mode": "manual", "manual": {"secretName": "mine", "caBundle": "Q0E="}}},
 }
+OFF: Final = {"finalState": {"mode": "Off"}}
 RESTRICTED: Final = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
@@ -101,23 +102,23 @@ def of_kind(objects: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
 
 def test_our_service_account_is_kept_to_what_the_command_renders() -> None:
     rendered = command("rbac", "--tls-secret", "client-ip-webhook-tls", "--namespace", "elsewhere")
-    charted = render({"serviceAccount": {"name": "client-ip-webhook"}}, namespace="elsewhere")
+    charted = render(OFF, namespace="elsewhere")
     assert of_kind(charted) == of_kind(rendered)
-    named = of_kind(render({"serviceAccount": {"name": "other"}}))
+    named = of_kind(render({**OFF, "serviceAccount": {"name": "other"}}))
     (condition,) = named[0]["spec"]["matchConditions"]
     assert condition["expression"] == f"request.userInfo.username == 'system:serviceaccount:{NAMESPACE}:other'"
 
 
 def test_certificates_by_others_need_no_policy_on_our_service_account() -> None:
     for mode in ("cert-manager", "manual"):
-        assert of_kind(render(MODES[mode])) == []
+        assert of_kind(render({**OFF, **MODES[mode]})) == []
 
 
 @pytest.mark.parametrize("mode", ["Audit", "Deny"])
 def test_the_guard_is_what_the_command_renders(mode: str) -> None:
     controllers = ["system:serviceaccounts:argo-rollouts", "system:serviceaccount:knative-serving:controller"]
     guard = {"mode": mode, "controllers": controllers, "redirect": True}
-    charted = render({**MODES["manual"], "guard": guard, "webhook": {"excludedNamespaces": ["vault"]}})
+    charted = render({**OFF, **MODES["manual"], "guard": guard, "webhook": {"excludedNamespaces": ["vault"]}})
     options = ["--mode", mode, "--redirect", "--exclude-namespace", "vault"]
     for controller in controllers:
         options += ["--controller", controller]
@@ -126,8 +127,26 @@ def test_the_guard_is_what_the_command_renders(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["Off", False], ids=["Off", "a YAML 1.1 boolean"])
 def test_the_guard_is_off_by_default(mode: Any) -> None:
-    assert of_kind(render({**MODES["manual"], "guard": {"mode": mode}}), "client-ip-opt-out") == []
-    assert of_kind(render(MODES["manual"]), "client-ip-opt-out") == []
+    assert of_kind(render({**OFF, **MODES["manual"], "guard": {"mode": mode}}), "client-ip-opt-out") == []
+    assert of_kind(render({**OFF, **MODES["manual"]}), "client-ip-opt-out") == []
+
+
+@pytest.mark.parametrize("mode", ["Audit", "Warn"])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_final_state_is_what_the_command_renders(mode: str, late: bool) -> None:  # noqa: FBT001  # a parameter
+    values = {"finalState": {"mode": mode, "denyLateAnnotation": late}, "webhook": {"excludedNamespaces": ["vault"]}}
+    charted = render({**MODES["manual"], **values})
+    options = ["--mode", mode, "--exclude-namespace", "vault", *(["--deny-late-annotation"] if late else [])]
+    assert of_kind(charted) == of_kind(command("final-state", *options))
+    assert "--mark-reasons" in pod_of(charted)["spec"]["containers"][0]["args"]
+
+
+def test_the_final_state_is_audited_by_default_and_refuses_nothing() -> None:
+    bindings = [each for each in of_kind(render(MODES["manual"])) if each["kind"].endswith("Binding")]
+    assert [each["spec"]["validationActions"] for each in bindings] == [["Audit"], ["Audit"]]
+    off = render({**MODES["manual"], "finalState": {"mode": "Off"}})
+    assert of_kind(off) == []
+    assert "--mark-reasons" not in pod_of(off)["spec"]["containers"][0]["args"]
 
 
 @pytest.mark.parametrize("form", ["append-caller", "use-remote-address"])
@@ -274,6 +293,7 @@ def test_parts_can_be_left_out() -> None:
         ({"istio": {"namespace": NAMESPACE}}, "istio.namespace"),
         ({"resources": {"limit": {}}}, "limit"),
         ({"guard": {"mode": "On"}}, "mode"),
+        ({"finalState": {"mode": "Deny"}}, "mode"),
         ({"guard": {"controllers": ["it's"]}}, "controllers"),
         ({"serviceAccount": {"name": "it's"}}, "name"),
         ({"envoyFilter": {"gateways": ["*/*-istio"]}}, "any namespace"),

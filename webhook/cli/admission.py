@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-FILES: Final = ("least-power", "guard")
+FILES: Final = ("least-power", "guard", "final-state", "late-annotation")
 """Without their suffix; `make manifests` copies them into the chart."""
 
 
@@ -52,6 +52,21 @@ def guard(
         "REDIRECT": _json(redirect),
     }
     return _filled("guard", values)
+
+
+def final_state(*, mode: str, excluded: Sequence[str], deny_late_annotation: bool = False) -> list[dict[str, Any]]:
+    """
+    Return what finds pods and gateways that should be preserved and came out otherwise.
+
+    Args:
+        mode: `Audit` or `Warn`: neither refuses anything.
+        excluded: Namespaces where nothing is ours.
+        deny_late_annotation: Refuse pods whose TPROXY annotation came after injection.
+
+    """
+    values = {"ACTIONS": _json(ACTIONS[mode]), "EXCLUDED": _json(excluded)}
+    late = _filled("late-annotation", values) if deny_late_annotation else []
+    return [*_filled("final-state", values), *late]
 
 
 def _json(value: object) -> str:

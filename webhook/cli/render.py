@@ -12,11 +12,11 @@ import click
 import yaml
 from cryptography import x509
 
-from webhook.cli.admission import guard, least_power
+from webhook.cli.admission import final_state, guard, least_power
 from webhook.cli.envoyfilter import FORMS, GATEWAY, envoy_filter, is_any_namespace
 from webhook.rules import wellknown
 
-PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard", "gateway-defaults")
+PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard", "final-state", "gateway-defaults")
 SERVICE: Final = "client-ip-webhook"
 TIMEOUT_SECONDS: Final = 2
 """Kubernetes' advice is a small one: webhooks are called in series, and a slow one delays every pod."""
@@ -234,6 +234,8 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
     return found
 
 
+MODES: Final = {"guard": ("Audit", "Deny"), "final-state": ("Audit", "Warn")}
+"""Whether the webhook is there or not, no pod is refused for how it came out."""
 _USER: Final = re.compile(r"[A-Za-z0-9:._@/-]{1,253}")
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
 
@@ -279,6 +281,7 @@ Examples:
   client-ip render configuration --url https://10.0.0.7:8443/mutate --ca-file ca.pem
   client-ip render configuration --workload argoproj.io/v1alpha1/rollouts --workload v1/replicationcontrollers
   client-ip render guard --mode Deny | kubectl apply -f -
+  client-ip render final-state --mode Warn | kubectl apply -f -
   client-ip render envoyfilter | kubectl apply -f -
   client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -
   client-ip render gateway-defaults --class istio | kubectl apply -f -""",
@@ -332,10 +335,15 @@ Examples:
 )
 @click.option(
     "--mode",
-    type=click.Choice(["Audit", "Deny"]),
+    type=click.Choice(["Audit", "Warn", "Deny"]),
     default="Audit",
     show_default=True,
-    help="guard: Audit lets the API server audit and count what Deny refuses.",
+    help="Audit lets the API server audit and count; guard: Deny refuses; final-state: Warn warns as well.",
+)
+@click.option(
+    "--deny-late-annotation",
+    is_flag=True,
+    help="final-state: refuse pods whose TPROXY annotation came after injection.",
 )
 @click.option(
     "--controller",
@@ -351,7 +359,7 @@ Examples:
     "excluded",
     type=NameType(),
     multiple=True,
-    help="guard: a namespace where nobody is asked, beside the system's and --namespace. Repeatable.",
+    help="guard, final-state: a namespace that is left out, beside the system's and --namespace. Repeatable.",
 )
 def command(
     *,
@@ -368,6 +376,7 @@ def command(
     gateways: tuple[str, ...],
     any_namespace: bool,
     mode: str,
+    deny_late_annotation: bool,
     controllers: tuple[str, ...],
     redirect: bool,
     excluded: tuple[str, ...],
@@ -377,9 +386,13 @@ def command(
 
     crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
     by URL. envoyfilter: the fallback for pods that can't be TPROXY. guard: a ValidatingAdmissionPolicy on who may opt
-    out and until when. gateway-defaults: a ConfigMap by which istiod (1.26 and later) makes the Services of Gateway API
+    out and until when. final-state: one on what should be preserved and came out otherwise, for serve --mark-reasons.
+    gateway-defaults: a ConfigMap by which istiod (1.26 and later) makes the Services of Gateway API
     gateways Local itself; where a class has several of these, Istio uses the oldest alone.
     """
+    for part, modes in MODES.items():
+        if part in parts and mode not in modes:
+            raise click.UsageError(f"--mode {mode}: {part} takes {' or '.join(modes)}")
     for controller in controllers:
         if _USER.fullmatch(controller) is None:
             raise click.UsageError(f"--controller {controller!r} is no user or group")
@@ -398,6 +411,9 @@ def command(
         "gateway-defaults": lambda: [gateway_defaults(root_namespace, gateway_class)],
         "guard": lambda: guard(
             mode=mode, excluded=_excluded(namespace, excluded), controllers=controllers, redirect=redirect
+        ),
+        "final-state": lambda: final_state(
+            mode=mode, excluded=_excluded(namespace, excluded), deny_late_annotation=deny_late_annotation
         ),
         "envoyfilter": lambda: [envoy_filter(root_namespace, form=form, gateways=gateways)],
     }

@@ -171,6 +171,11 @@ Examples:
     type=MemoryType(),
     help="Memory it may use, as 256Mi; what callers may hold follows from it. [default: the container's limit]",
 )
+@click.option(
+    "--mark-reasons",
+    is_flag=True,
+    help="Annotate what is decided and left alone with client-ip.dev/reason: for the policy of `render final-state`.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines.")
 @click.option(
     "--log-level",
@@ -198,6 +203,7 @@ def command(
     namespace: str,
     drain_seconds: float,
     memory_limit: int | None,
+    mark_reasons: bool,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -226,7 +232,7 @@ def command(
         certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)
     source = _source(states, kubeconfig, context, namespace)
     metrics = Metrics(source, certificate, rotator)
-    state = State(source=source, certificate=certificate, metrics=metrics, rotator=rotator)
+    state = State(source=source, certificate=certificate, metrics=metrics, rotator=rotator, marks=mark_reasons)
     _require_parser()
 
     def started(reviews: Address, probes: Address) -> None:

@@ -19,6 +19,7 @@ from webhook.rules.decision import (
     one_line,
 )
 from webhook.rules.limits import CAUSE_LIMIT, SMALL, WARNING_LIMIT, WARNINGS
+from webhook.rules.mark import mark
 from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Shaped, Workload
 from webhook.rules.patch import NOTHING
 from webhook.rules.pods import POD_QUESTIONS, SMALL_POD_QUESTIONS, PodCase
@@ -152,8 +153,10 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
         warnings = (*case.notices(mode, outcome), *warnings)
     if warns and outcome is Outcome.LOST:
         warnings = (_lost(answer), *warnings)
-    if warns and not patches and wellknown.METHOD in case.labels:
-        warnings = (*warnings, f"label {wellknown.METHOD} of the template is the webhook's own to set: remove it")
+    if warns and not patches:
+        ours = [f"label {wellknown.METHOD}"] if wellknown.METHOD in case.labels else []
+        ours += [f"annotation {wellknown.REASON}"] if wellknown.REASON in (case.metadata.annotations or ()) else []
+        warnings = (*warnings, *(f"{each} of the template is the webhook's own to set: remove it" for each in ours))
     enforce = warns and patches
     cause = answer.cause
     return Decision(
@@ -163,6 +166,7 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
         outcome=outcome,
         patch=answer.patch if enforce else NOTHING,
         would_patch=answer.patch if mode is Mode.AUDIT else NOTHING,
+        mark=mark(case, answer, mode) if patches else NOTHING,
         policy=_policy_name(case),
         warnings=tuple(map(one_line, warnings[:WARNINGS])) if warnings else (),
         invalid_preserve=case.invalid_preserve(),

@@ -171,6 +171,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     patch: Patch = NOTHING
     would_patch: Patch = NOTHING
     """What `enforce` would patch, in audit."""
+    mark: Patch = NOTHING
+    """What says that the object is left alone on purpose, where marks are asked for; apart from *patch*."""
     policy: str = ""
     warnings: tuple[str, ...] = ()
     invalid_preserve: str = ""

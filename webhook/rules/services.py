@@ -92,12 +92,13 @@ def ask_external(case: ServiceCase) -> Answer | None:
 
     https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/api/service/util.go (ExternallyAccessible)
     """
-    if _external(case):
+    if is_external(case):
         return None
     return Answer(Reason.NOT_EXTERNAL, f"type {case.service.spec.type} without externalIPs")
 
 
-def _external(case: ServiceCase) -> str:
+def is_external(case: ServiceCase) -> str:
+    """Return by what it is reachable from outside; nothing where it is not."""
     spec = case.service.spec
     if spec.type in {"LoadBalancer", "NodePort"}:
         return f"type {spec.type}"
@@ -105,7 +106,7 @@ def _external(case: ServiceCase) -> str:
 
 
 def fact_external(case: ServiceCase) -> str:
-    return _external(case)
+    return is_external(case)
 
 
 def ask_node_backends(case: ServiceCase) -> Answer | None:

@@ -55,6 +55,8 @@ class State:
     metrics: Metrics
     rotator: Rotator | None = None
     """Who keeps the certificate, where it is kept in a Secret."""
+    marks: bool = False
+    """Whether what is left alone on purpose is marked so."""
     draining: bool = False
     turns: Turns = field(default_factory=Turns)
     now: Callable[[], datetime] = utc_now
@@ -142,7 +144,7 @@ def reply(state: State, body: bytes, begun: float) -> tuple[int, bytes, float]:
     try:
         uid, asked = decode(body)
         decision = decide(asked, state.source.snapshot, now=state.now())
-        answer = encode(uid, decision)
+        answer = encode(uid, decision, marks=state.marks)
         ended = perf_counter()
         state.metrics.reviewed(asked, decision, ended - begun)
     except BadReview as error:

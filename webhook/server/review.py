@@ -16,7 +16,7 @@ from webhook.rules import nulls
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
 from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
-from webhook.rules.patch import Patch
+from webhook.rules.patch import NOTHING, Patch
 from webhook.rules.snapshot import Request
 from webhook.rules.templates import shaped
 
@@ -215,11 +215,18 @@ _encoder: Final = msgspec.json.Encoder()
 _HEAD: Final = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":'
 
 
-def encode(uid: str, decision: Decision) -> bytes:
-    """Return the response to the review *uid*: always allowed."""
+def encode(uid: str, decision: Decision, *, marks: bool = False) -> bytes:
+    """
+    Return the response to the review *uid*: always allowed.
+
+    Args:
+        marks: Whether what is left alone on purpose is marked so.
+
+    """
     parts = [_HEAD, _encoder.encode(uid), b',"allowed":true']
-    if decision.patch:
-        parts += (b',"patchType":"JSONPatch","patch":"', encode_patch(decision.patch), b'"')
+    patch = decision.patch or (decision.mark if marks else NOTHING)
+    if patch:
+        parts += (b',"patchType":"JSONPatch","patch":"', encode_patch(patch), b'"')
     if decision.warnings:
         parts += (b',"warnings":', _encoder.encode(decision.warnings))
     parts.append(_tail(decision.reason, decision.mode, decision.outcome, decision.policy, decision.cause))
