@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,9 @@ def render(*arguments: str) -> list[dict[str, Any]]:
 class Deployed:
     """The server process against a control plane, registered with it."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = ()) -> None:
         self.plane = plane
+        self._options = tuple(options)
         self._folder = folder
         self._starts = 0
         self.api = plane.client()
@@ -44,7 +45,7 @@ class Deployed:
         """Start the process, register it, and return when it is ready and the API server calls it."""
         self._starts += 1
         folder = self._folder / f"run-{self._starts}"
-        self.server = Server(folder, "--kubeconfig", str(self.kubeconfig), "--drain-seconds", "0.2")
+        self.server = Server(folder, "--kubeconfig", str(self.kubeconfig), "--drain-seconds", "0.2", *self._options)
         self.wait_ready()
         self.register()
         return self.server
