@@ -6,8 +6,7 @@ state is the same bytes on every replica and nobody patches what does not differ
 holds.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +17,10 @@ from cryptography.x509.oid import NameOID
 from certs.authority import is_signed_by
 from certs.pair import UNREADABLE
 
-# Text around the blocks is allowed and ignored: https://www.rfc-editor.org/rfc/rfc7468#section-5.2
-BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+END: Final = b"-----END CERTIFICATE-----"
+# Eight CAs of ours are 6 KB; a CA bundle of the public web is 200 KB, and no business of a webhook's.
+MAX_BUNDLE_BYTES: Final = 64 << 10
 CA_EXTENSIONS: Final = frozenset(
     {x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.SubjectKeyIdentifier.oid, x509.AuthorityKeyIdentifier.oid}
 )
@@ -42,8 +42,10 @@ class Bundle:
 
 
 def parse_bundle(text: bytes) -> Bundle:
-    """Return what *text* holds, whoever wrote it; never an error."""
-    blocks = BLOCK.findall(text)
+    """Return what *text* holds, whoever wrote it; never an error. Of what is larger than MAX_BUNDLE_BYTES, nothing."""
+    if len(text) > MAX_BUNDLE_BYTES:
+        return Bundle(certificates=(), unreadable=1)
+    blocks = list(_blocks(text))
     certificates = [certificate for block in blocks if (certificate := _certificate(block)) is not None]
     return Bundle(certificates=unique(certificates), unreadable=max(len(blocks), text.count(BEGIN)) - len(certificates))
 
@@ -83,6 +85,18 @@ def is_ours(certificate: x509.Certificate, organization: str) -> bool:
         return False
     named = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return [attribute.value for attribute in named] == [organization]
+
+
+def _blocks(text: bytes) -> Iterator[bytes]:
+    """
+    Yield each part from a BEGIN to the next END; the text is gone through once.
+
+    Text around the blocks is allowed and ignored: https://www.rfc-editor.org/rfc/rfc7468#section-5.2
+    """
+    position = 0
+    while (begin := text.find(BEGIN, position)) >= 0 and (end := text.find(END, begin)) >= 0:
+        position = end + len(END)
+        yield text[begin:position]
 
 
 def _certificate(block: bytes) -> x509.Certificate | None:

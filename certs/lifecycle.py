@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, assert_never
 
 from cryptography import x509
 
-from certs.authority import certified_names, general_names, is_signed_by, issue_ca, issue_leaf
+from certs.authority import backdate, certified_names, general_names, is_signed_by, issue_ca, issue_leaf
 from certs.bundle import render_bundle
 from certs.pair import Pair, fingerprint
 
@@ -39,6 +39,12 @@ MAX_CA_LIFE: Final = timedelta(days=3650)
 # X.509 limits a common name to 64 characters, of which `certs.authority` needs 12.
 MAX_ORGANIZATION: Final = 50
 NEVER: Final = timedelta(-1)
+# X.509 knows no fractions of one.
+SECOND: Final = timedelta(seconds=1)
+# Of a bundle, which each of our webhooks holds a copy of: beyond some it could not be stored any more.
+MAX_AUTHORITIES: Final = 8
+# Names that a leaf before had and that nobody wants any more.
+MAX_MORE_NAMES: Final = 16
 # Rebuilding from nothing takes three decisions (CA, leaf, keep); more than this many is a bug.
 MAX_DECISIONS: Final = 8
 
@@ -261,7 +267,7 @@ def advance(state: State, action: Action, *, now: datetime, settings: Settings) 
             ca = issue_ca(organization=settings.organization, now=now, life=settings.ca_life)
             return replace(
                 state,
-                authorities=(Authority(certificate=ca.certificate, last_leaf_expires=None), *state.authorities),
+                authorities=(Authority(certificate=ca.certificate, last_leaf_expires=None), *_most_needed(state)),
                 ca_key_pem=ca.key_pem,
                 requests=state.requests - {Request.CA},
             )
@@ -277,6 +283,20 @@ def advance(state: State, action: Action, *, now: datetime, settings: Settings) 
             )
         case _:
             assert_never(action)
+
+
+def _most_needed(state: State) -> tuple[Authority, ...]:
+    """Return the authorities that stay beside a new one: the oldest goes first, but not the one of the leaf."""
+    kept = list(state.authorities)
+    while len(kept) >= MAX_AUTHORITIES:
+        kept.remove(next(known for known in reversed(kept) if known != state.issuer))
+    return tuple(kept)
+
+
+def lasts_longer(certificate: x509.Certificate, life: timedelta) -> bool:
+    """Return whether *certificate* lasts longer than one that is issued for *life*."""
+    whole = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return whole > life + backdate(life) + SECOND
 
 
 def settle(
@@ -305,6 +325,8 @@ def _ca_is_due(state: State, now: datetime, settings: Settings) -> str:
         return "a new CA was asked for"
     if now >= (due := renewal_time(signing.certificate)):
         return f"the CA has used two thirds of its life since {due.isoformat()}"
+    if lasts_longer(signing.certificate, settings.ca_life):
+        return f"the CA lasts longer than {settings.ca_life}"
     if signing.not_after - now < settings.leaf_life:
         return f"the CA expires at {signing.not_after.isoformat()}, before a leaf of {settings.leaf_life} would"
     return ""
@@ -323,6 +345,8 @@ def _leaf_is_due(requests: frozenset[Request], leaf: Pair, now: datetime, settin
         return "a new leaf was asked for"
     if missing := _wanted_names(settings) - certified_names(leaf.certificate):
         return f"the leaf is not for {', '.join(sorted(missing))}"
+    if lasts_longer(leaf.certificate, settings.leaf_life):
+        return f"the leaf lasts longer than {settings.leaf_life}"
     if now >= (due := renewal_time(leaf.certificate)):
         return f"the leaf has used two thirds of its life since {due.isoformat()}"
     return ""
@@ -336,7 +360,7 @@ def _drop_or_keep(state: State, leaf: Pair, now: datetime, settings: Settings, o
     # Here the leaf is good and signed by the first authority; only the others can go.
     old = state.authorities[1:]
     asked = Request.DROP_OLD in state.requests
-    going = old if asked else tuple(authority for authority in old if _is_spent(authority, now))
+    going = old if asked else tuple(authority for authority in old if _is_spent(authority, now, settings))
     # Even a spent CA waits for the replicas: a clock that jumped ahead and comes back brings its leaves to life again.
     if going and _seen(observed.stored_for, leaf.fingerprint) < settings.adoption:
         return Keep(f"old CAs are dropped once the new leaf has been stored for {settings.adoption}")
@@ -350,7 +374,10 @@ def _wanted_names(settings: Settings) -> frozenset[str]:
     return frozenset(str(name.value) for name in general_names(settings.names))
 
 
-def _is_spent(authority: Authority, now: datetime) -> bool:
+def _is_spent(authority: Authority, now: datetime, settings: Settings) -> bool:
+    # What the Secret says of its leaves is believed no further than a CA of ours would last.
+    if now >= authority.certificate.not_valid_before_utc + settings.ca_life + backdate(settings.ca_life) + SECOND:
+        return True
     # Outside its own life a CA vouches for nothing; that is also how CAs of a clock that ran ahead go.
     last = authority.last_leaf_expires
     return last is None or now >= last or not authority.is_valid(now)
@@ -385,4 +412,4 @@ def _names(before: Pair | None, settings: Settings) -> tuple[str, ...]:
     """
     known = certified_names(before.certificate) if before else frozenset()
     wanted = _wanted_names(settings)
-    return (*settings.names, *(sorted(known - wanted) if wanted - known else ()))
+    return (*settings.names, *(sorted(known - wanted)[:MAX_MORE_NAMES] if wanted - known else ()))

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 # The data keys of a Secret of type kubernetes.io/tls:
@@ -28,6 +29,14 @@ UNREADABLE: Final = (
     x509.ExtensionNotFound,
     x509.UnsupportedGeneralNameType,
 )
+
+
+# A chain of ten RSA-4096 certificates has 20 KB, a key of that kind 3 KB.
+MAX_CERTIFICATE_BYTES: Final = 64 << 10
+MAX_KEY_BYTES: Final = 16 << 10
+# What a handshake costs grows with the cube of an RSA key's length, which nothing else bounds.
+RSA_BITS: Final = range(2048, 4096 + 1)
+KINDS: Final = "RSA of 2048 to 4096 bits, ECDSA on P-256, P-384 or P-521, or Ed25519"
 
 
 class PairError(ValueError):
@@ -86,6 +95,7 @@ def parse_pair(
 
     """
     certificate = _certificate(certificate_pem, certificate_field)
+    _check_kind(certificate.public_key(), certificate_field)
     if _private_key(key_pem, key_field).public_key() != certificate.public_key():
         raise PairError(key_field, f"is not the private key of the first certificate in {certificate_field}")
     return Pair(certificate=certificate, certificate_pem=certificate_pem, key_pem=key_pem)
@@ -105,9 +115,20 @@ def check_life(pair: Pair, *, now: datetime, certificate_field: str = TLS_CRT) -
         raise PairError(certificate_field, f"the certificate is not valid before {pair.not_before.isoformat()}")
 
 
+def _check_kind(key: object, field: str) -> None:
+    curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(
+        key.curve, (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+    )
+    is_rsa = isinstance(key, rsa.RSAPublicKey) and key.key_size in RSA_BITS
+    if not (curve or is_rsa or isinstance(key, ed25519.Ed25519PublicKey)):
+        raise PairError(field, f"has a key of a kind that is not served: must be {KINDS}")
+
+
 def _certificate(pem: bytes, field: str) -> x509.Certificate:
     if not pem.strip():
         raise PairError(field, "is empty")
+    if len(pem) > MAX_CERTIFICATE_BYTES:
+        raise PairError(field, f"is larger than {MAX_CERTIFICATE_BYTES} bytes")
     try:
         # All of the chain is read, so that a text cut off in its middle is noticed.
         certificate = x509.load_pem_x509_certificates(pem)[0]
@@ -122,8 +143,11 @@ def _certificate(pem: bytes, field: str) -> x509.Certificate:
 def _private_key(pem: bytes, field: str) -> PrivateKeyTypes:
     if not pem.strip():
         raise PairError(field, "is empty")
+    if len(pem) > MAX_KEY_BYTES:
+        raise PairError(field, f"is larger than {MAX_KEY_BYTES} bytes")
     try:
-        return serialization.load_pem_private_key(pem, password=None)
+        # Unproved: an RSA key's own proof takes seconds where it is long. OpenSSL proves that it fits its certificate.
+        return serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError as error:
         raise PairError(field, "is encrypted; a server has nobody to ask for the passphrase") from error
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -28,8 +28,9 @@ from cryptography.x509 import Certificate
 from certs.bundle import is_ours
 from certs.clock import AgreedClock, awake, elapsed, utc_now
 from certs.injector import Trust, inject, trust_of
-from certs.kube import ConflictError, KubeApi, KubeError, KubeObject, NotFoundError
+from certs.kube import ConflictError, KubeApi, KubeError, KubeObject, NotFoundError, RefusedError
 from certs.lifecycle import (
+    MAX_AUTHORITIES,
     Action,
     Authority,
     DropOldCA,
@@ -157,6 +158,7 @@ class Rotator:
         stopwatch: Callable[[], timedelta] = elapsed,
         patience: Callable[[], timedelta] = awake,
         jitter: Callable[[], float] = random.random,
+        apart: Callable[[Callable[[], Reading]], Awaitable[Reading]] = asyncio.to_thread,
     ) -> None:
         slowest = settings.propagation + 2 * pace.interval
         if settings.adoption < slowest:
@@ -171,6 +173,7 @@ class Rotator:
         self._clock = AgreedClock(clock, stopwatch)
         self._patience = patience
         self._jitter = jitter
+        self._apart = apart
         self._wake = asyncio.Event()
         self._remembered: State | None = None
         self._trusted_since: dict[str, timedelta] = {}
@@ -250,7 +253,8 @@ class Rotator:
         stored = await self._read_stored()
         self._clock.hear(self._api.server_time)
         now = self.now()
-        reading = read_secret(stored)
+        # In a thread: what somebody wrote there is read while reviews go on.
+        reading = await self._apart(lambda: read_secret(stored, organization=self._settings.organization))
         state = self._restored(reading, configurations)
         self._observe(state, self._trust(configurations) if readable else None)
         state, actions = settle(state, now=now, settings=self._settings, observed=self._observation())
@@ -317,7 +321,7 @@ class Rotator:
         ]
         first_mentions = {candidate.certificate: candidate for candidate in reversed(candidates)}
         known = dict.fromkeys(candidate.certificate for candidate in candidates)
-        return replace(base, authorities=tuple(first_mentions[certificate] for certificate in known))
+        return replace(base, authorities=tuple(first_mentions[certificate] for certificate in known)[:MAX_AUTHORITIES])
 
     def _observe(self, state: State, trust: Trust | None) -> None:
         """Note since when each CA is trusted everywhere and since when the leaf is stored; None is not known."""
@@ -343,6 +347,8 @@ class Rotator:
         self, stored: KubeObject | None, state: State, reading: Reading, actions: Sequence[Action]
     ) -> None:
         place, name = self._location.namespace, self._location.secret
+        if stored is not None and stored.get("immutable"):
+            raise RefusedError(f"the Secret {place}/{name} is immutable: delete it, and it is made anew")
         secret = write_secret(stored, state, namespace=place, name=name, organization=self._settings.organization)
         if stored is None:
             await self._api.create_secret(place, secret)

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import is_signed_by
-from certs.bundle import is_ca, parse_bundle, render_bundle
-from certs.lifecycle import Authority, Request, State
+from certs.bundle import is_ca, is_ours, parse_bundle, render_bundle
+from certs.lifecycle import MAX_AUTHORITIES, Authority, Request, State
 from certs.pair import TLS_CRT, TLS_KEY, Pair, PairError, fingerprint, parse_pair
 
 CA_CRT: Final = "ca.crt"
@@ -37,6 +37,10 @@ CA_KEY: Final = "ca.key"
 AUTHORITIES: Final = "authorities.json"
 ROTATE: Final = "client-ip.dev/rotate"
 DROP_OLD: Final = "client-ip.dev/drop-old"
+# Each value: eight CAs are 6 KB, and a pair of ours is 1 KB.
+MAX_VALUE_BYTES: Final = 16 << 10
+# A P-256 key in PKCS #8 has 241.
+MAX_KEY_BYTES: Final = 1 << 10
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
 
@@ -62,14 +66,20 @@ class Reading:
         return not self.problems and self.state.signing is not None and self.state.leaf is not None
 
 
-def read_secret(secret: Mapping[str, Any] | None) -> Reading:
-    """Return what *secret* holds, as the API server spells it; None is a Secret that does not exist."""
+def read_secret(secret: Mapping[str, Any] | None, *, organization: str | None = None) -> Reading:
+    """
+    Return what *secret* holds, as the API server spells it; None is a Secret that does not exist.
+
+    Args:
+        organization: Whose CAs count; None for whoever's.
+
+    """
     if secret is None:
         return Reading(state=State())
     problems: list[str] = []
     remarks: list[str] = []
     data = _data(secret, problems)
-    authorities = _authorities(data, problems)
+    authorities = _authorities(data, problems, organization)
     state = State(
         authorities=authorities,
         ca_key_pem=_ca_key(authorities, data, problems),
@@ -153,29 +163,49 @@ def _data(secret: Mapping[str, Any], problems: list[str]) -> dict[str, bytes]:
         try:
             if value is None:
                 raise ValueError("is missing")
-            decoded[key] = base64.b64decode(value, validate=True)
+            decoded[key] = _decoded(value)
         except (binascii.Error, TypeError, ValueError) as error:
-            problems.append(f"{key}: {'is missing' if value is None else f'is not base64 ({error})'}")
+            said = value is None or isinstance(error, ValueTooLargeError)
+            problems.append(f"{key}: {error}" if said else f"{key}: is not base64 ({error})")
             decoded[key] = b""
     try:
-        decoded[AUTHORITIES] = base64.b64decode(encoded.get(AUTHORITIES) or "", validate=True)
+        decoded[AUTHORITIES] = _decoded(encoded.get(AUTHORITIES) or "")
     except (binascii.Error, TypeError, ValueError):
         decoded[AUTHORITIES] = b""
     return decoded
 
 
-def _authorities(data: Mapping[str, bytes], problems: list[str]) -> tuple[Authority, ...]:
+class ValueTooLargeError(ValueError):
+    """A value of the Secret that is larger than anything that we store."""
+
+
+def _decoded(value: str) -> bytes:
+    if len(value) > MAX_VALUE_BYTES * 4 // 3 + 4:
+        raise ValueTooLargeError(f"is larger than {MAX_VALUE_BYTES} bytes")
+    return base64.b64decode(value, validate=True)
+
+
+def _authorities(data: Mapping[str, bytes], problems: list[str], organization: str | None) -> tuple[Authority, ...]:
     bundle = parse_bundle(data[CA_CRT])
     if bundle.unreadable:
         problems.append(f"{CA_CRT}: {bundle.unreadable} certificates can't be read")
     foreign = [certificate for certificate in bundle.certificates if not is_ca(certificate)]
     if foreign:
         problems.append(f"{CA_CRT}: {len(foreign)} certificates are no CAs")
+    others = [
+        certificate
+        for certificate in bundle.certificates
+        if organization is not None and certificate not in foreign and not is_ours(certificate, organization)
+    ]
+    if others:
+        problems.append(f"{CA_CRT}: {len(others)} CAs are not ours")
+    known = [certificate for certificate in bundle.certificates if certificate not in (*foreign, *others)]
+    if len(known) > MAX_AUTHORITIES:
+        problems.append(f"{CA_CRT}: holds {len(known)} CAs, of which the first {MAX_AUTHORITIES} count")
     expiries = _expiries(data[AUTHORITIES])
     return tuple(
         Authority(certificate=certificate, last_leaf_expires=_last_leaf_expires(certificate, expiries))
-        for certificate in bundle.certificates
-        if certificate not in foreign
+        for certificate in known[:MAX_AUTHORITIES]
     )
 
 
@@ -227,6 +257,9 @@ def _ecdsa_pair(
 ) -> Pair | None:
     if not certificate or not key_pem:  # named already, where the data was read
         return None
+    if len(key_pem) > MAX_KEY_BYTES:
+        problems.append(f"{key_field}: is larger than {MAX_KEY_BYTES} bytes, so it is not ours")
+        return None
     try:
         pair = parse_pair(certificate, key_pem, certificate_field=certificate_field, key_field=key_field)
     except PairError as error:
@@ -247,10 +280,14 @@ def _requests(secret: Mapping[str, Any], remarks: list[str]) -> frozenset[Reques
     if rotate in (Request.LEAF, Request.CA):
         requests.add(Request(rotate))
     elif rotate is not None:
-        remarks.append(f"annotation {ROTATE}: must be leaf or ca, not {rotate!r}")
+        remarks.append(f"annotation {ROTATE}: must be leaf or ca, not {_quoted(rotate)}")
     drop_old = annotations.get(DROP_OLD)
     if drop_old == "true":
         requests.add(Request.DROP_OLD)
     elif drop_old is not None:
-        remarks.append(f'annotation {DROP_OLD}: must be "true", not {drop_old!r}')
+        remarks.append(f'annotation {DROP_OLD}: must be "true", not {_quoted(drop_old)}')
     return frozenset(requests)
+
+
+def _quoted(value: object) -> str:
+    return repr(value if len(str(value)) <= 80 else f"{str(value)[:80]}…")

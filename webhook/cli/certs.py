@@ -96,7 +96,7 @@ async def _status(client: KubeClient, namespace: str, secret: str, service: str)
         configurations = [await client.get_mutating_webhook_configuration(wellknown.CONFIGURATION)]
     except NotFoundError:
         configurations = []
-    reading = read_secret(stored)
+    reading = read_secret(stored, organization=ORGANIZATION)
     trust = trust_of(configurations, names)
     leaf = reading.state.leaf
     now = datetime.now(UTC)

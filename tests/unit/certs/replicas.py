@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ from certs.injector import trust_of
 from certs.lifecycle import Settings
 from certs.pair import Pair
 from certs.rotator import Location, Pace, Rotator
-from certs.secret import read_secret
+from certs.secret import Reading, read_secret
 from certs.serving import ServingCertificate
 from tests.unit.certs.apiserver import MemoryClient, MemoryCluster
 
@@ -33,6 +33,11 @@ class Time:
         self.now += time
         self.stopwatch += time
         self.awake += time
+
+
+async def _at_once(read: Callable[[], Reading]) -> Reading:
+    """Threads would take the order of things out of the tests' hands."""
+    return read()
 
 
 class Replica:
@@ -59,6 +64,7 @@ class Replica:
             stopwatch=lambda: self._time.stopwatch,
             patience=lambda: self._time.awake,
             jitter=lambda: 0.5,
+            apart=_at_once,
         )
 
     @property

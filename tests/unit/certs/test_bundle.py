@@ -1,6 +1,7 @@
 """Bundles: the same order, each certificate once, and whatever foreign text holds."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,7 @@ from cryptography.x509 import (
 from hypothesis import given, strategies as st
 
 from certs.authority import issue_ca, issue_leaf
-from certs.bundle import is_ca, is_ours, parse_bundle, render_bundle, unique
+from certs.bundle import BEGIN, END, MAX_BUNDLE_BYTES, Bundle, is_ca, is_ours, parse_bundle, render_bundle, unique
 from certs.pair import Pair
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -66,6 +67,31 @@ def test_each_certificate_stands_once() -> None:
 def test_foreign_text_holds_what_it_holds(text: bytes, unreadable: int) -> None:
     bundle = parse_bundle(text)
     assert (bundle.certificates, bundle.unreadable) == ((), unreadable)
+
+
+@pytest.mark.parametrize("text", [BEGIN, BEGIN + b"\n", BEGIN + END, END + BEGIN, b"-----BEGIN ", BEGIN[:-1]], ids=repr)
+def test_what_is_repeated_costs_what_its_length_does(text: bytes) -> None:
+    """Steps, not seconds: no byte is looked at again once a block has ended."""
+
+    class Counted(bytes):
+        looked_at = 0
+
+        def find(self, *arguments: Any) -> int:
+            found = super().find(*arguments)
+            Counted.looked_at += (found if found >= 0 else len(self)) - arguments[1]
+            return found
+
+    def steps(length: int) -> int:
+        Counted.looked_at = 0
+        parse_bundle(Counted((text * length)[:length]))
+        return Counted.looked_at
+
+    assert steps(60_000) <= 2.2 * steps(30_000) + 1000
+
+
+def test_of_what_is_too_large_nothing_is_read() -> None:
+    text = OLD.certificate_pem + b"x" * MAX_BUNDLE_BYTES
+    assert parse_bundle(text) == Bundle(certificates=(), unreadable=1)
 
 
 def test_comments_and_broken_neighbours_hide_nothing() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings as budget, strategies as st
 from certs.authority import certified_names, is_signed_by
 from certs.bundle import parse_bundle
 from certs.lifecycle import (
+    MAX_AUTHORITIES,
     NOTHING_SEEN,
     Action,
     DropOldCA,
@@ -407,3 +408,40 @@ class TestLaws:
                 observed = seen(state, stored_for=60 * SECOND)
                 state, _ = settle(state, now=now, settings=SETTINGS, observed=observed)
             assert len(state.authorities) <= 2
+
+
+class TestForeignLives:
+    """What lasts longer than ours would is made anew, whoever stored it."""
+
+    LONG = Settings(names=SETTINGS.names, ca_life=3650 * DAY, leaf_life=1000 * DAY)
+
+    def test_a_ca_and_a_leaf_that_last_longer_are_replaced_in_the_order_of_a_rotation(self) -> None:
+        state = new_state(settings=self.LONG)
+        action = decide(state, now=NOW, settings=SETTINGS)
+        assert action == RotateCA("the CA lasts longer than 365 days, 0:00:00")
+        state = advance(state, action, now=NOW, settings=SETTINGS)
+        state, actions = settle(state, now=NOW, settings=SETTINGS, observed=seen(state))
+        assert kinds(actions) == ["RenewLeaf", "Keep"]
+        assert state.leaf is not None
+        assert state.leaf.not_after - NOW <= 90 * DAY
+
+    def test_what_the_secret_says_of_leaves_is_believed_no_longer_than_a_ca_of_ours_lasts(self) -> None:
+        long = new_state(settings=self.LONG)
+        state = advance(long, RotateCA(""), now=NOW, settings=SETTINGS)
+        later = NOW + 366 * DAY
+        state = advance(state, RotateCA(""), now=later, settings=SETTINGS)
+        state = advance(state, RenewLeaf(""), now=later, settings=SETTINGS)
+        state, actions = settle(state, now=later, settings=SETTINGS, observed=seen(state, stored_for=HOUR))
+        assert "DropOldCA" in kinds(actions)
+        assert len(state.authorities) == 1
+
+    def test_a_leaf_that_lasts_as_long_as_is_asked_for_is_kept(self) -> None:
+        assert isinstance(decide(FRESH, now=NOW, settings=SETTINGS), Keep)
+
+    def test_however_often_a_ca_is_asked_for_the_bundle_stays_small_and_vouches_for_the_leaf(self) -> None:
+        state = FRESH
+        for _ in range(3 * MAX_AUTHORITIES):
+            state = advance(state, RotateCA(""), now=NOW, settings=SETTINGS)
+            assert len(state.authorities) <= MAX_AUTHORITIES
+            assert state.issuer is not None
+        assert FRESH.authorities[0] in state.authorities

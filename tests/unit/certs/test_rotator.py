@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings as budget, strategies as st
 
-from certs.authority import issue_ca
+from certs.authority import issue_ca, issue_leaf
 from certs.bundle import parse_bundle, render_bundle
 from certs.kube import ConflictError, KubeError, NotFoundError, RefusedError, UnavailableError
-from certs.lifecycle import Request
+from certs.lifecycle import MAX_AUTHORITIES, Request
 from certs.pair import fingerprint
 from certs.rotator import MAX_CHANGES_IN_A_ROW, Pace, request
 from certs.secret import read_secret
@@ -916,3 +916,88 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (SETTINGS.propagation, SETTINGS.adoption) == (30 * SECOND, 60 * SECOND)
     assert Pace() == Pace(interval=10 * SECOND, least=SECOND, most=15 * SECOND, disputed=60 * SECOND)
     assert fingerprint(issue_ca(organization="x", now=START, life=DAY).certificate).islower()
+
+
+class TestWhoeverMayWriteTheSecret:
+    """He can't stop, blind or redirect us."""
+
+    def test_somebody_elses_pair_is_neither_trusted_nor_served(self) -> None:
+        async def scenario() -> None:
+            world = World(2)
+            await world.rounds(2)
+            served = world.replicas[0].served
+            foreign = issue_ca(organization="attacker", now=START, life=3650 * DAY)
+            leaf = issue_leaf(foreign, names=["kubernetes.default.svc"], now=START, life=3000 * DAY)
+            world.corrupt_secret(
+                ca_crt=encoded(foreign.certificate_pem),
+                ca_key=encoded(foreign.key_pem),
+                tls_crt=encoded(leaf.certificate_pem),
+                tls_key=encoded(leaf.key_pem),
+                authorities_json=encoded(b"{}"),
+            )
+            for replica in world.replicas:
+                await replica.rotator.reconcile()
+                assert replica.served == served
+                assert foreign.certificate not in parse_bundle(world.bundle()).certificates
+            await world.rounds(1)
+            world.assert_all_well()
+
+        run(scenario)
+
+    def test_a_replica_that_starts_with_it_makes_its_own(self) -> None:
+        async def scenario() -> None:
+            world = World(1)
+            await world.rounds(2)
+            foreign = issue_ca(organization="attacker", now=START, life=3650 * DAY)
+            leaf = issue_leaf(foreign, names=SETTINGS.names, now=START, life=3000 * DAY)
+            world.corrupt_secret(
+                ca_crt=encoded(foreign.certificate_pem),
+                ca_key=encoded(foreign.key_pem),
+                tls_crt=encoded(leaf.certificate_pem),
+                tls_key=encoded(leaf.key_pem),
+            )
+            world.replicas[0].restart()
+            await world.rounds(2)
+            world.assert_all_well()
+            assert foreign.certificate not in parse_bundle(world.bundle()).certificates
+
+        run(scenario)
+
+    def test_a_bundle_that_could_not_be_patched_any_more_is_healed(self) -> None:
+        async def scenario() -> None:
+            world = World(2)
+            await world.rounds(2)
+            many = b"".join(
+                issue_ca(organization=SETTINGS.organization, now=START, life=365 * DAY).certificate_pem
+                for _ in range(20)
+            )
+            world.corrupt_secret(ca_crt=encoded(base64.b64decode(world.secret["data"]["ca.crt"]) + many))  # type: ignore[index]
+            await world.rounds(2)
+            world.assert_all_well()
+            assert authorities(world) <= MAX_AUTHORITIES
+            world.corrupt_secret(ca_crt=encoded(many * 40))
+            await world.rounds(2)
+            world.assert_all_well()
+            assert authorities(world) <= MAX_AUTHORITIES
+
+        run(scenario)
+
+    def test_an_immutable_secret_stops_nobody_and_is_named(self) -> None:
+        async def scenario() -> None:
+            world = World(1)
+            await world.rounds(2)
+            served = world.replicas[0].served
+            stored = world.secret
+            stored["immutable"] = True
+            world.cluster.store(stored)
+            world.corrupt_secret(tls_crt="")
+            with pytest.raises(RefusedError, match="the Secret system/certs is immutable: delete it"):
+                await world.replicas[0].rotator.reconcile()
+            assert world.replicas[0].served == served
+            assert world.replicas[0].rotator.healthy()
+
+        run(scenario)
+
+
+def encoded(text: bytes) -> str:
+    return base64.b64encode(text).decode()

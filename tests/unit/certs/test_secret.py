@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import CertificateBuilder
 from hypothesis import given, settings as budget, strategies as st
 
-from certs.authority import certified_names
+from certs.authority import certified_names, issue_ca, issue_leaf
 from certs.bundle import is_ours
-from certs.lifecycle import Keep, Request, RotateCA, Settings, State, advance, settle
+from certs.lifecycle import MAX_AUTHORITIES, Keep, Request, RotateCA, Settings, State, advance, settle
 from certs.pair import Pair, fingerprint
 from certs.secret import ask, read_secret, write_secret
 
@@ -138,6 +138,9 @@ ODD = odd_leaf(ec.SECP384R1(), hashes.SHA256())
 ODD_HASH = odd_leaf(ec.SECP256R1(), hashes.SHA384())
 
 
+MANY = b"".join(issue_ca(organization=SETTINGS.organization, now=NOW, life=365 * DAY).certificate_pem for _ in range(9))
+
+
 def test_a_chain_that_somebody_appended_is_left_out() -> None:
     assert FRESH.leaf is not None
     assert OTHER.leaf is not None
@@ -209,6 +212,24 @@ def test_a_chain_that_somebody_appended_is_left_out() -> None:
             id="no CA",
         ),
         pytest.param(
+            with_data(ca_crt=b"-----BEGIN CERTIFICATE-----\n" * 25_000),
+            set(),
+            ["ca.crt: is larger than 16384 bytes", "tls.crt: was signed by none of the CAs in ca.crt"],
+            id="700 KB of beginnings",
+        ),
+        pytest.param(
+            with_data(tls_key=b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 2000),
+            {"ca"},
+            ["tls.key: is larger than 1024 bytes, so it is not ours"],
+            id="a long key",
+        ),
+        pytest.param(
+            with_data(ca_crt=FRESH.bundle + MANY),
+            {"ca", "leaf"},
+            ["ca.crt: holds 10 CAs, of which the first 8 count"],
+            id="more CAs than anybody needs",
+        ),
+        pytest.param(
             stored() | {"data": None},
             set(),
             ["tls.crt: is missing", "tls.key: is missing", "ca.crt: is missing", "ca.key: is missing"],
@@ -224,6 +245,7 @@ def test_a_chain_that_somebody_appended_is_left_out() -> None:
 )
 def test_what_is_damaged_is_named_and_the_rest_survives(secret: Json, survivors: set[str], problems: list[str]) -> None:
     reading = read_secret(secret)
+    assert len(reading.state.authorities) <= MAX_AUTHORITIES
     assert {"ca"} & survivors == ({"ca"} if reading.state.signing else set())
     assert {"leaf"} & survivors == ({"leaf"} if reading.state.leaf else set())
     assert len(reading.problems) == len(problems)
@@ -352,3 +374,25 @@ class TestLaws:
         strategy = data.draw(st.sampled_from(strategies))
         secret["data"][key] = encoded(data.draw(strategy(text)))
         never_fails(secret)
+
+
+def test_cas_of_others_are_named_and_left_out() -> None:
+    foreign = issue_ca(organization="attacker", now=NOW, life=3650 * DAY)
+    leaf = issue_leaf(foreign, names=["kubernetes.default.svc"], now=NOW, life=3000 * DAY)
+    secret = with_data(
+        ca_crt=foreign.certificate_pem + FRESH.bundle,
+        ca_key=foreign.key_pem,
+        tls_crt=leaf.certificate_pem,
+        tls_key=leaf.key_pem,
+    )
+    assert read_secret(secret).is_intact
+    reading = read_secret(secret, organization=SETTINGS.organization)
+    assert reading.problems[0] == "ca.crt: 1 CAs are not ours"
+    assert reading.state.authorities == FRESH.authorities
+    assert reading.state.leaf is None
+
+
+def test_a_remark_quotes_no_more_than_a_line() -> None:
+    secret = stored() | {"metadata": {"annotations": {"client-ip.dev/rotate": "x" * 100_000}}}
+    (remark,) = read_secret(secret).remarks
+    assert len(remark) < 200

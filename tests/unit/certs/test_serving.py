@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from certs.authority import issue_ca, issue_leaf
@@ -86,30 +86,55 @@ def test_a_key_file_may_hold_certificates_too() -> None:
     assert serving.pair.certificate == leaf.certificate
 
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | x25519.X25519PrivateKey | ed448.Ed448PrivateKey
+
+
 def test_a_pair_that_openssl_refuses_changes_nothing() -> None:
     serving, first = ServingCertificate(), new_leaf()
     serve(serving, first)
-    # A key that can agree on secrets but sign nothing: a certificate may name it, no TLS server can use it.
-    key = x25519.X25519PrivateKey.generate()
+    # In the chain, whose keys are not looked at here, one that is too short for OpenSSL's security level.
+    # https://docs.openssl.org/3.0/man3/SSL_CTX_set_security_level/
+    _, weak = _certificate_of(rsa.generate_private_key(65537, 1024), first, hashes.SHA256())  # noqa: S505  # that it is weak is the point
+    with pytest.raises(PairError, match=r"^tls\.crt: OpenSSL refuses the certificate or its key \(CA_KEY_TOO_SMALL"):
+        serving.replace(first.certificate_pem + weak, first.key_pem, now=NOW)
+    assert serving.pair == first
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(x25519.X25519PrivateKey.generate(), id="one that can't sign"),
+        pytest.param(rsa.generate_private_key(65537, 1024), id="short RSA"),  # noqa: S505  # that it is weak is the point
+        pytest.param(rsa.generate_private_key(65537, 4104), id="long RSA"),
+        pytest.param(ec.generate_private_key(ec.BrainpoolP256R1()), id="an odd curve"),
+        pytest.param(ed448.Ed448PrivateKey.generate(), id="Ed448"),
+    ],
+)
+def test_keys_of_other_kinds_are_not_served(key: Key) -> None:
+    serving, first = ServingCertificate(), new_leaf()
+    serve(serving, first)
+    text, certificate = _certificate_of(key, first, hashes.SHA256())
+    with pytest.raises(PairError, match=r"^tls\.crt: has a key of a kind that is not served: must be RSA of 2048 to "):
+        serving.replace(certificate, text, now=NOW)
+    assert serving.pair == first
+
+
+def _certificate_of(key: Key, like: Pair, algorithm: hashes.HashAlgorithm) -> tuple[bytes, bytes]:
     signer = load_pem_private_key(CA.key_pem, password=None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     certificate = (
         x509.CertificateBuilder(
-            subject_name=first.certificate.subject,
+            subject_name=like.certificate.subject,
             issuer_name=CA.certificate.subject,
             public_key=key.public_key(),
             serial_number=1,
-            not_valid_before=first.not_before,
-            not_valid_after=first.not_after,
+            not_valid_before=like.not_before,
+            not_valid_after=like.not_after,
         )
-        .sign(signer, hashes.SHA256())
+        .sign(signer, algorithm)  # type: ignore[arg-type]  # SHA-1 is not among the types
         .public_bytes(Encoding.PEM)
     )
-    with pytest.raises(
-        PairError, match=r"^tls\.crt: OpenSSL refuses the certificate or its key \(UNKNOWN_CERTIFICATE_TYPE"
-    ):
-        serving.replace(certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), now=NOW)
-    assert serving.pair == first
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), certificate
 
 
 class Mount:
@@ -217,7 +242,7 @@ def test_a_folder_is_no_certificate(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_no_certificate(mount: Mount) -> None:
     mount.swap(b"x" * (MAX_FILE_BYTES + 1), b"")
-    with pytest.raises(PairError, match=f"^{mount.certificate}: is larger than 1048576 bytes"):
+    with pytest.raises(PairError, match=f"^{mount.certificate}: is larger than 65536 bytes"):
         mount.pair(ServingCertificate()).refresh(now=NOW)
 
 
