@@ -1,5 +1,5 @@
 """`python -m webhook.cli` is `client-ip`."""
 
-from webhook.cli.main import main
+from webhook.cli.start import main
 
 main()

@@ -14,7 +14,7 @@ import msgspec
 
 from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
-from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace, ObjectMeta
 from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policies, Policy, policies
@@ -80,6 +80,26 @@ def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
         raise FactError("", str(error)) from error
 
 
+READ_ANNOTATIONS: Final = (*wellknown.PLACING_ANNOTATIONS, wellknown.OPT_OUT_UNTIL, wellknown.OPT_OUT_OWNER)
+"""Of a namespace."""
+
+
+def kept_of(namespace: Namespace) -> Namespace:
+    """Return what is kept of *namespace*: its name, its labels, and the annotations that are read."""
+    metadata = namespace.metadata
+    annotations = metadata.annotations or {}
+    read: dict[str, str] = {name: annotations[name] for name in READ_ANNOTATIONS if name in annotations}
+    return Namespace(metadata=ObjectMeta(name=metadata.name, labels=metadata.labels, annotations=read or None))
+
+
+def read_stored_policy(document: Mapping[str, Any]) -> tuple[Policy, PolicyInvalid | None]:
+    """Return the policy that *document* is, or that stands for it where it is unusable, with what is wrong."""
+    try:
+        return read_policy(document), None
+    except PolicyInvalid as error:
+        return error.stands_for, error
+
+
 @dataclass(slots=True)
 class Collector:
     """The facts as they are known now."""
@@ -105,6 +125,8 @@ class Collector:
     """By namespace and ConfigMap name, as the injectors' are."""
     runtime_classes: dict[str, RuntimeClass] = field(default_factory=dict)
     terway: str = ""
+    _namespaces: Mapping[str, Mapping[str, str]] | None = None
+    """As the last snapshot has them; None where they have changed since."""
     _builder: NodeIndexBuilder | None = None
     _nodes: NodeIndex | None = None
     _policies: Policies = field(default_factory=Policies)
@@ -183,7 +205,8 @@ class Collector:
         labels = {**known, **(namespace.metadata.labels or {})}
         # The API server always sets this one: manifests leave it out.
         labels.setdefault(wellknown.NAMESPACE_NAME, namespace.metadata.name)
-        self.namespaces = {**self.namespaces, namespace.metadata.name: labels}
+        self.namespaces[namespace.metadata.name] = labels
+        self._namespaces = None
         annotations = namespace.metadata.annotations or {}
         out = opt_out(annotations) if preserve(labels) is not Preserve.ENABLED else None
         if out is not None:
@@ -198,7 +221,8 @@ class Collector:
 
     def remove_namespace(self, name: str) -> None:
         """Forget a namespace."""
-        self.namespaces = {key: labels for key, labels in self.namespaces.items() if key != name}
+        self.namespaces.pop(name, None)
+        self._namespaces = None
         self.node_selected.pop(name, None)
         self.opt_outs.pop(name, None)
 
@@ -206,11 +230,13 @@ class Collector:
 
     def put_policy(self, document: Mapping[str, Any]) -> None:
         """Take a policy in; one that is unusable counts as invalid for what it matches."""
-        try:
-            policy = read_policy(document)
+        self.put_read_policy(*read_stored_policy(document))
+
+    def put_read_policy(self, policy: Policy, error: PolicyInvalid | None) -> None:
+        """Take in what a policy's document was read as."""
+        if error is None:
             self.policy_errors.pop(policy.name, None)
-        except PolicyInvalid as error:
-            policy = error.stands_for
+        else:
             self.policy_errors[policy.name] = error
         self.stored_policies[policy.name] = policy
         self._use_policies()
@@ -299,11 +325,13 @@ class Collector:
         """
         if self._nodes is None:
             self._nodes = self.builder.freeze()
+        if self._namespaces is None:
+            self._namespaces = dict(self.namespaces)  # one copy for all that changed since the last snapshot
         return Snapshot(
             policies=self._policies,
             nodes=self._nodes,
             nodes_synced=self.nodes_synced,
-            namespaces=self.namespaces,
+            namespaces=self._namespaces,
             opt_outs=dict(self.opt_outs),
             mesh=mesh_of(
                 _in_order(self.injectors),

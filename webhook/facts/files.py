@@ -250,7 +250,11 @@ def read_bytes(path: Path, problems: list[Problem]) -> bytes:
         return b""
 
 
-def fingerprint(paths: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+Mark = tuple[tuple[str, int, int, int], ...]
+"""Of each file its name, time (nanoseconds), size and inode."""
+
+
+def fingerprint(paths: Iterable[str]) -> Mark:
     """Return what changes when one of the files does: names, times, sizes and inodes."""
     marks = []
     for path in expand(paths):

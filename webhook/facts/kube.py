@@ -30,6 +30,8 @@ TOKEN_SECONDS: Final = 30.0
 """How long a token is used before its source is asked again: projected ones are replaced long before they expire."""
 SILENCE_SECONDS: Final = 120.0
 """A watch brings a bookmark about once a minute; one that is silent for longer is taken for dead."""
+MAX_EVENT_BYTES: Final = 16 << 20
+"""etcd holds no object of over 1.5 MiB, and JSON makes few of them ten times as large."""
 WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 JSON_PATCH: Final = "application/json-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
@@ -144,6 +146,8 @@ class KubeClient:
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > MAX_EVENT_BYTES:
+                        raise UnavailableError(f"watch {path}: an event is larger than {MAX_EVENT_BYTES} bytes")
                     for line in lines:
                         yield line
         except self._lost as error:
@@ -259,7 +263,8 @@ class KubeClient:
             self._token = await asyncio.to_thread(self._current_token, renew=renew)
             self._token_at = time.monotonic()
         own = [("Authorization", self._token)] if self._token else []
-        return [*own, *self.access.impersonation.headers]
+        # Inflating a page would keep the event loop for as long as decoding it.
+        return [("Accept-Encoding", "identity"), *own, *self.access.impersonation.headers]
 
     def _current_token(self, *, renew: bool) -> str | None:
         """Return the header's value; everything is read anew where the API server refused it or it has expired."""

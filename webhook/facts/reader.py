@@ -16,6 +16,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +36,11 @@ SLICE: Final = 20
 FROZEN: Final = 1000
 """Facts between two looks at the garbage collector: what was loaded stays, and is never walked."""
 MAX_LINE_BYTES: Final = 64 << 20
+HUNG_SECONDS: Final = 60.0
+"""A child that computes nothing for so long is ended: it waits for a mount that does not answer, or was stopped."""
+LONGEST_SECONDS: Final = 600.0
+"""And one that takes longer than this in all."""
+WATCH_SECONDS: Final = 1.0
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +77,54 @@ def load_apart(paths: Sequence[str], *, own_namespace: str) -> Collector:
     except OSError as error:
         return _load_here(paths, own_namespace, error)
     collector = Collector(own_namespace=own_namespace, from_files=True)
-    with child:
-        output = child.stdout or io.BytesIO()
-        for number in range(1, _begin(output.readline()) + 1):
-            _take(_read(output.readline()), collector, number)
+    over = threading.Event()
+    watchdog = threading.Thread(target=_watch_over, args=(child, over), name="files' reader", daemon=True)
+    watchdog.start()
+    try:
+        with child:
+            output = child.stdout or io.BytesIO()
+            try:
+                for number in range(1, _begin(output.readline()) + 1):
+                    _take(_read(output.readline()), collector, number)
+            except BaseException:
+                child.kill()
+                raise
+    finally:
+        over.set()
     return collector
+
+
+def _watch_over(child: "subprocess.Popen[bytes]", over: threading.Event) -> None:
+    """End a *child* that hangs, until it is *over*."""
+    hang = _Hang(child.pid)
+    while not over.wait(WATCH_SECONDS):
+        if hang.is_over():
+            child.kill()
+            return
+
+
+class _Hang:
+    """Whether a process still gets on: by the CPU time that it has used."""
+
+    def __init__(self, pid: int) -> None:
+        self._stat = Path(f"/proc/{pid}/stat")
+        self._used = ""
+        self._begun = self._moved = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Return whether it is not to be waited for any longer."""
+        now = time.monotonic()
+        used = self._cpu()
+        if used != self._used:
+            self._used, self._moved = used, now
+        return now - self._moved > HUNG_SECONDS or now - self._begun > LONGEST_SECONDS
+
+    def _cpu(self) -> str:
+        try:
+            # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: utime and stime, after a name in brackets
+            return " ".join(self._stat.read_text().rpartition(")")[2].split()[11:13])
+        except OSError:
+            return "gone"
 
 
 async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base: NodeIndex) -> Collector:
@@ -95,6 +145,7 @@ async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base
         return await asyncio.to_thread(_load_here, paths, own_namespace, error)
     collector = Collector(own_namespace=own_namespace, from_files=True)
     nodes: set[str] = set()
+    watching = asyncio.create_task(_watch_over_aside(child))
     try:
         output = child.stdout or asyncio.StreamReader()
         for number in range(1, _begin(await output.readline()) + 1):
@@ -112,8 +163,18 @@ async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base
             child.kill()
         raise
     finally:
+        watching.cancel()
         await child.wait()
     return collector
+
+
+async def _watch_over_aside(child: asyncio.subprocess.Process) -> None:
+    """End a *child* that hangs."""
+    hang = _Hang(child.pid)
+    while not hang.is_over():  # noqa: ASYNC110  # another process has no event
+        await asyncio.sleep(WATCH_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
 
 
 def _command(paths: Sequence[str]) -> list[str]:
@@ -132,7 +193,7 @@ def _only_here(paths: Sequence[str]) -> bool:
 
 def _begin(line: bytes) -> int:
     """Return how many facts follow."""
-    if not line:
+    if not line.endswith(b"\n"):
         raise FilesInvalid([Problem(file="", message="the files' reader ended without a word")])
     head = _head.decode(line)
     if head.objects < 0:
@@ -141,7 +202,7 @@ def _begin(line: bytes) -> int:
 
 
 def _read(line: bytes) -> _Fact:
-    if not line:
+    if not line.endswith(b"\n"):
         raise FilesInvalid([Problem(file="", message="the files' reader ended too early")])
     return _fact.decode(line)
 

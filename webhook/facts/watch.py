@@ -11,27 +11,40 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from certs.kube import KubeError, NotFoundError, RefusedError
-from webhook.facts.collect import KUBE_SYSTEM, TERWAY_CONFIG_MAP, TERWAY_DAEMON_SETS, Collector, FactError
+from webhook.facts.collect import (
+    KUBE_SYSTEM,
+    TERWAY_CONFIG_MAP,
+    TERWAY_DAEMON_SETS,
+    Collector,
+    FactError,
+    kept_of,
+    read_stored_policy,
+)
 from webhook.facts.kube import GoneError, KubeClient
-from webhook.facts.listing import Kept, Listing, NodeListing, node_decoder
+from webhook.facts.listing import Begin, Fold, Kept, Listing, NodeListing, Slices, folded, node_decoder
 from webhook.facts.statuses import POLICIES, Statuses
 from webhook.rules import wellknown
+from webhook.rules.nodes import Node
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
 from webhook.rules.placement import RuntimeClass
+from webhook.rules.policy import Policy
+from webhook.rules.policy_document import PolicyInvalid
 from webhook.rules.sidecar import revisioned
 from webhook.rules.snapshot import Snapshot
 
 log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 250
-"""Objects in a page: decoding one keeps the event loop for a few milliseconds at most."""
-SLICE: Final = 20
-"""Objects that are indexed before the event loop may serve somebody else."""
+"""Objects in a page, where they are small."""
+FIRST_PAGE: Final = 10
+"""Objects in the first page, of which nobody knows yet how large they are; etcd holds none of over 1.5 MiB."""
+PAGE_BYTES: Final = 2 << 20
+"""What the next pages aim at: decoding one keeps the event loop for a few milliseconds at most."""
 PUBLISH_SECONDS: Final = 0.05
 WATCH_SECONDS: Final = 300
 FIRST_PAUSE: Final = 0.2
@@ -67,9 +80,47 @@ class _Any(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredPolicy:
+    meta: _Meta
+    read: tuple[Policy, PolicyInvalid | None] | None = None
+    """None where it is known already."""
+    head: Mapping[str, Any] = field(default_factory=dict)
+    """Of the document, what its status is written by."""
+
+
 _page: Final = msgspec.json.Decoder(_Page)
 _event: Final = msgspec.json.Decoder(_Event)
 _any: Final = msgspec.json.Decoder(_Any)
+_runtime_class: Final = msgspec.json.Decoder(RuntimeClass)
+_namespace: Final = msgspec.json.Decoder(Namespace)
+_configuration: Final = msgspec.json.Decoder(MutatingWebhookConfiguration)
+_config_map: Final = msgspec.json.Decoder(ConfigMap)
+
+
+def _fold_node(raw: msgspec.Raw | bytes) -> tuple[str, Node]:
+    node = node_decoder.decode(raw)
+    return node.metadata.name, node
+
+
+def _fold_namespace(raw: msgspec.Raw | bytes) -> tuple[str, Namespace]:
+    namespace = kept_of(_namespace.decode(raw))
+    return namespace.metadata.name, namespace
+
+
+def _fold_configuration(raw: msgspec.Raw | bytes) -> tuple[str, MutatingWebhookConfiguration]:
+    configuration = _configuration.decode(raw)
+    return configuration.metadata.name, configuration
+
+
+def _fold_runtime_class(raw: msgspec.Raw | bytes) -> tuple[str, RuntimeClass]:
+    runtime_class = _runtime_class.decode(raw)
+    return runtime_class.metadata.name, runtime_class
+
+
+def _fold_config_map(raw: msgspec.Raw | bytes) -> tuple[str, ConfigMap]:
+    config_map = _config_map.decode(raw)
+    return config_map.metadata.name, config_map
 
 
 @dataclass(slots=True)
@@ -78,10 +129,15 @@ class Followed:
 
     kind: str
     path: str
-    begin: Callable[[], Awaitable[Listing]]
+    begin: Begin
     """Gives what the pages of a list go into."""
-    put: Callable[[bytes], None]
+    fold: Fold
+    """Gives an object's name, and what is kept of it; changes nothing."""
+    put: Callable[[Any], None]
+    """Takes in what an object was folded to."""
     remove: Callable[[_Meta], None]
+    apart: bool = False
+    """Whether reading a large object costs much: then it is done in a thread."""
     query: Mapping[str, str] = field(default_factory=dict)
     required: bool = True
     version: str = ""
@@ -117,19 +173,22 @@ class ClusterSource:
         self._followed: dict[str, Followed] = {}
         self._said: set[str] = set()
         self._statuses = Statuses(client, self._collector, self._say)
+        self._policy_versions: dict[str, str] = {}
+        """By name: the resourceVersion that was read."""
         self._terway_tried = False
         self._rules_known = asyncio.Event()
         """Set once policies were listed or can't be: nodes are classified by their rules."""
         collector = self._collector
         self._follow_also(
-            Followed("nodes", "/api/v1/nodes", self._list_nodes, self._put_node, self._drop_node),
+            Followed("nodes", "/api/v1/nodes", self._list_nodes, _fold_node, collector.put_node, self._drop_node),
         )
         self._follow_also(
             Followed(
                 "namespaces",
                 "/api/v1/namespaces",
-                self._listing(lambda: set(collector.namespaces), self._put_namespace, collector.remove_namespace),
-                self._put_namespace,
+                self._listing(lambda: set(collector.namespaces), collector.put_namespace, collector.remove_namespace),
+                _fold_namespace,
+                collector.put_namespace,
                 lambda meta: collector.remove_namespace(meta.name),
             ),
         )
@@ -138,6 +197,7 @@ class ClusterSource:
                 "injectors",
                 "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
                 self._listing(collector.configurations, self._put_injector, self._remove_injector),
+                _fold_configuration,
                 self._put_injector,
                 lambda meta: self._remove_injector(meta.name),
             ),
@@ -147,9 +207,10 @@ class ClusterSource:
                 "runtimeclasses",
                 "/apis/node.k8s.io/v1/runtimeclasses",
                 self._listing(
-                    lambda: set(collector.runtime_classes), self._put_runtime_class, collector.remove_runtime_class
+                    lambda: set(collector.runtime_classes), collector.put_runtime_class, collector.remove_runtime_class
                 ),
-                self._put_runtime_class,
+                _fold_runtime_class,
+                collector.put_runtime_class,
                 lambda meta: collector.remove_runtime_class(meta.name),
                 required=False,
             ),
@@ -159,8 +220,10 @@ class ClusterSource:
                 "policies",
                 POLICIES,
                 self._listing(lambda: set(collector.stored_policies), self._put_policy, self._remove_policy),
+                self._fold_policy,
                 self._put_policy,
                 lambda meta: self._remove_policy(meta.name),
+                apart=True,
                 required=False,
             ),
         )
@@ -277,21 +340,17 @@ class ClusterSource:
     async def _list(self, followed: Followed) -> None:
         """List in pages and replace what is known."""
         listing = await followed.begin()
-        query = {**followed.query, "limit": str(PAGE)}
+        slices = Slices()
+        limit, query = FIRST_PAGE, dict(followed.query)
         while True:
-            page = _page.decode(await self._client.request("GET", followed.path, query=query))
-            for number, item in enumerate(page.items, start=1):
-                try:
-                    listing.take(item)
-                except msgspec.MsgspecError as error:
-                    log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
-            found = page.metadata
+            raw = await self._client.request("GET", followed.path, query={**query, "limit": str(limit)})
+            size = len(raw)
+            found = await self._take_page(followed, listing, raw, slices)
             if not found.next_page:
                 break
-            query = {**query, "continue": found.next_page}
-            del page  # while the next one comes
+            query["continue"] = found.next_page
+            limit = max(1, min(PAGE, limit * 4, limit * PAGE_BYTES // max(size, 1)))
+            del raw  # while the next one comes
             await asyncio.sleep(0)
         await listing.end()
         self._changed.set()
@@ -301,6 +360,17 @@ class ClusterSource:
         followed.synced = True
         self._tried(followed)
         self._said.discard(followed.kind)
+
+    async def _take_page(self, followed: Followed, listing: Listing, raw: bytes, slices: Slices) -> _ListMeta:
+        page = _page.decode(raw)
+        for item in page.items:
+            size = memoryview(item).nbytes
+            try:
+                listing.take(*await folded(followed.fold, item, size, apart=followed.apart))
+            except (FactError, msgspec.MsgspecError) as error:
+                log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
+            await slices.taken(size)
+        return page.metadata
 
     async def _watch(self, followed: Followed) -> None:
         """Take events in until the API server ends the watch."""
@@ -314,6 +384,7 @@ class ClusterSource:
         def opened() -> None:
             followed.lost_at, followed.failures = None, 0
 
+        slices = Slices()
         async for line in self._client.watch(followed.path, query, opened):
             event = _event.decode(line)
             thing = _any.decode(event.object)
@@ -328,12 +399,14 @@ class ClusterSource:
             if event.type == "DELETED":
                 followed.remove(thing.metadata)
             else:
-                self._take(followed, bytes(event.object))
+                await self._take(followed, event.object, len(line))
             self._changed.set()
+            await slices.taken(len(line))
 
-    def _take(self, followed: Followed, raw: bytes) -> None:
+    async def _take(self, followed: Followed, raw: msgspec.Raw, size: int) -> None:
         try:
-            followed.put(raw)
+            _, kept = await folded(followed.fold, raw, size, apart=followed.apart)
+            followed.put(kept)
         except (FactError, msgspec.MsgspecError) as error:
             log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
 
@@ -345,9 +418,9 @@ class ClusterSource:
     def _listing(
         self,
         known: Callable[[], set[str]],
-        put: Callable[[bytes], None],
+        put: Callable[[Any], None],
         remove: Callable[[str], None],
-    ) -> Callable[[], Awaitable[Listing]]:
+    ) -> Begin:
         async def begin() -> Listing:
             return Kept(known, put, remove)
 
@@ -359,36 +432,39 @@ class ClusterSource:
         await self._rules_known.wait()
         return NodeListing(self._collector)
 
-    def _put_node(self, raw: bytes) -> None:
-        self._collector.put_node(node_decoder.decode(raw))
-
     def _drop_node(self, meta: _Meta) -> None:
         self._collector.remove_node(meta.name)
 
     # --- Namespaces, injectors, policies
 
-    def _put_namespace(self, raw: bytes) -> None:
-        self._collector.put_namespace(msgspec.json.decode(raw, type=Namespace))
-
-    def _put_runtime_class(self, raw: bytes) -> None:
-        self._collector.put_runtime_class(msgspec.json.decode(raw, type=RuntimeClass))
-
-    def _put_injector(self, raw: bytes) -> None:
-        self._collector.put_configuration(msgspec.json.decode(raw, type=MutatingWebhookConfiguration))
+    def _put_injector(self, configuration: MutatingWebhookConfiguration) -> None:
+        self._collector.put_configuration(configuration)
         self._follow_config_maps()
 
     def _remove_injector(self, name: str) -> None:
         self._collector.remove_configuration(name)
         self._follow_config_maps()
 
-    def _put_policy(self, raw: bytes) -> None:
+    def _fold_policy(self, raw: msgspec.Raw | bytes) -> "tuple[str, _StoredPolicy]":
+        """Of one that is known already, by its resourceVersion, nothing is read again."""
+        meta = _any.decode(raw).metadata
+        if meta.resource_version and self._policy_versions.get(meta.name) == meta.resource_version:
+            return meta.name, _StoredPolicy(meta)
         document = msgspec.json.decode(raw)
-        self._collector.put_policy(document)
-        self._statuses.put(document)
+        head = {"metadata": {"name": meta.name, "generation": document["metadata"].get("generation", 0)}}
+        return meta.name, _StoredPolicy(meta, read_stored_policy(document), {**head, "status": document.get("status")})
+
+    def _put_policy(self, stored: "_StoredPolicy") -> None:
+        if stored.read is None:
+            return
+        self._collector.put_read_policy(*stored.read)
+        self._policy_versions[stored.meta.name] = stored.meta.resource_version
+        self._statuses.put(stored.head)
         self._reclassify()
 
     def _remove_policy(self, name: str) -> None:
         self._collector.remove_policy(name)
+        self._policy_versions.pop(name, None)
         self._statuses.remove(name)
         self._reclassify()
 
@@ -417,17 +493,15 @@ class ClusterSource:
                 self._start_following(self._followed[kind])
 
     def _config_map(self, kind: str, namespace: str, name: str) -> Followed:
-        def put(raw: bytes) -> None:
-            self._collector.put_config_map(msgspec.json.decode(raw, type=ConfigMap))
-
         def remove(_: str) -> None:
             self._collector.remove_config_map(namespace, name)
 
         return Followed(
             kind,
             f"/api/v1/namespaces/{namespace}/configmaps",
-            self._listing(lambda: {name}, put, remove),
-            put,
+            self._listing(lambda: {name}, self._collector.put_config_map, remove),
+            _fold_config_map,
+            self._collector.put_config_map,
             lambda _: remove(name),
             query={"fieldSelector": f"metadata.name={name}"},
             required=False,
