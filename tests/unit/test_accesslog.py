@@ -128,6 +128,47 @@ SEEN = Entry(
             {"upstream_local_address": "[::ffff:127.0.0.6]:1"}, Verdict.LOST, UPSTREAM, id="IPv4 in an IPv6 socket"
         ),
         pytest.param({"upstream_local_address": None}, Verdict.UNKNOWN, UPSTREAM, id="no connection"),
+        pytest.param(
+            {"upstream_local_address": None, "response_code_details": "via_upstream"},
+            Verdict.UNKNOWN,
+            UPSTREAM,
+            id="the application answered whom nobody logged",
+        ),
+        pytest.param(
+            {"upstream_local_address": "10.0.0.11:41000", "downstream_remote_address": None},
+            Verdict.LOST,
+            UPSTREAM,
+            id="the pod's own address, and no caller",
+        ),
+        pytest.param(
+            {"upstream_local_address": "10.0.0.40:41000"}, Verdict.LOST, UPSTREAM, id="a peer that is not the caller"
+        ),
+        pytest.param(
+            {"upstream_local_address": "10.0.0.40:41000", "downstream_remote_address": "[fd00::9]:50001"},
+            Verdict.LOST,
+            UPSTREAM,
+            id="a peer of another family than the caller",
+        ),
+        pytest.param(
+            {
+                "upstream_local_address": "10.0.0.40:41000",
+                "downstream_local_address": "[fd00::11]:8080",
+                "downstream_remote_address": "198.51.100.7:0",
+            },
+            Verdict.UNKNOWN,
+            "downstream_local_address",
+            id="a caller only claimed, and a peer of another family than the pod's address",
+        ),
+        pytest.param(
+            {
+                "upstream_local_address": "10.0.0.40:41000",
+                "upstream_host": "10.0.0.40:8080",
+                "downstream_remote_address": "198.51.100.7:0",
+            },
+            Verdict.UNKNOWN,
+            "downstream_remote_address",
+            id="a caller only claimed, and the application's own address",
+        ),
         pytest.param({"upstream_local_address": "@/run/app.sock"}, Verdict.UNKNOWN, UPSTREAM, id="no IP at all"),
         pytest.param({"upstream_local_address": "somewhere:80"}, Verdict.UNKNOWN, UPSTREAM, id="a name"),
         pytest.param(
@@ -139,6 +180,27 @@ def test_the_upstream_local_address_decides(changes: dict[str, str | None], verd
     finding = judge(replace(SEEN, **changes))
     assert finding is not None
     assert (finding.verdict, finding.field) == (verdict, field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "open_"),
+    [
+        pytest.param({}, False, id="preserved"),
+        pytest.param({"upstream_local_address": None}, False, id="never delivered"),
+        pytest.param({"upstream_local_address": None, "response_code_details": "via_upstream"}, True, id="delivered"),
+        pytest.param({"upstream_local_address": "@/run/app.sock"}, True, id="no IP at all"),
+        pytest.param(
+            {"upstream_local_address": None, "missing": ("upstream_local_address",)}, True, id="not in the format"
+        ),
+    ],
+)
+def test_what_reached_the_application_and_is_unknown_leaves_the_proof_open(
+    changes: dict[str, object],
+    open_: bool,  # noqa: FBT001
+) -> None:
+    finding = judge(replace(SEEN, **changes))
+    assert finding is not None
+    assert finding.leaves_open is open_
 
 
 def test_a_finding_says_why_in_one_sentence() -> None:

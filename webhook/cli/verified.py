@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from webhook.cli.printing import Cell, console, on_terminal, print_table, say, shown, styled
-from webhook.running.accesslog import Finding, Verdict
+from webhook.running.accesslog import Entry, Finding, Verdict
 from webhook.running.logshapes import Read
 
 STYLES: Final = {"preserved": "green", "lost": "red", "unknown": "yellow", "not read": "yellow"}
@@ -281,9 +281,11 @@ class JSONPrinter:
 
     def add(self, judged: Judged) -> None:
         """Write one element; lines that were not read are told at the end."""
-        if judged.finding is None:
+        entry, finding = judged.read.entry, judged.finding
+        if entry is None or finding is None:
             return
-        self._parts += [b",\n    " if self._requests else b"\n    ", _indented(_element(judged), b"    ")]
+        element = _element(judged, entry, finding)
+        self._parts += [b",\n    " if self._requests else b"\n    ", _indented(element, b"    ")]
         self._requests = True
         if len(self._parts) >= 2 * BATCH:
             self._write()
@@ -322,10 +324,7 @@ def _indented(value: object, indent: bytes) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).replace(b"\n", b"\n" + indent)
 
 
-def _element(judged: Judged) -> dict[str, Any]:
-    entry, finding = judged.read.entry, judged.finding
-    if entry is None or finding is None:
-        raise AssertionError("a line that was not read is no request")
+def _element(judged: Judged, entry: Entry, finding: Finding) -> dict[str, Any]:
     element: dict[str, Any] = {
         "file": judged.file,
         "line": judged.read.line,
