@@ -104,3 +104,18 @@ def test_rendered_manifests_are_taken_in(control_plane: ControlPlane, facts: Api
     said = control_plane.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", text=printed)
     assert "customresourcedefinition.apiextensions.k8s.io/clientippolicies.client-ip.dev" in said
     assert "serviceaccount/client-ip-webhook" in said
+
+
+def test_a_command_that_reads_writes_nothing(control_plane: ControlPlane, facts: Api, shop: str) -> None:
+    """A policy's status is the server's to write, whatever version of the command looks at it, and as whom."""
+    metadata = {"name": "cli-read"}
+    spec = {"mode": "Audit", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": shop}}}
+    policy = {"apiVersion": "client-ip.dev/v1alpha1", "kind": "ClientIPPolicy", "metadata": metadata, "spec": spec}
+    facts.create(policy)
+    given = yaml.safe_dump(pod("a", nodeSelector={"pool": "general"}))
+    options = ("--kubeconfig", str(control_plane.kubeconfig), "-n", shop, "-o", "json", "-")
+    (found,) = json.loads(run("check", *options, given=given).stdout)
+    stored = facts.get("client-ip.dev/v1alpha1", "ClientIPPolicy", "cli-read")
+    facts.delete("client-ip.dev/v1alpha1", "ClientIPPolicy", "cli-read")
+    assert found["mode"] == "audit"
+    assert "status" not in stored

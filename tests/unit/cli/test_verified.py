@@ -1,6 +1,7 @@
 """How `verify` prints: a table on a terminal, row by row in a pipe, and as it comes where a log is followed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,11 @@ except SystemExit:
 
 def printed(*arguments: str | Path, columns: int = 120) -> list[str]:
     program = PROGRAM.format(arguments=[str(each) for each in arguments])
-    return [line.rstrip() for line in at_terminal(program, columns, {"TERM": "dumb"}).splitlines()]
+    return plain(at_terminal(program, columns))
+
+
+def plain(text: str) -> list[str]:
+    return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
 
 
 def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
@@ -99,8 +104,7 @@ def test_what_comes_is_printed_as_it_comes_and_ctrl_c_gives_the_verdict(output: 
 def test_a_row_for_a_terminal_that_follows() -> None:
     pipe = "import os\nr, w = os.pipe()\nos.write(w, {line!r})\nos.close(w)\nos.dup2(r, 0)\n"
     program = pipe.format(line=f"{PRESERVED}\n".encode())
-    found = at_terminal(program + PROGRAM.format(arguments=["-"]), 120, {"TERM": "dumb"})
-    lines = [line.rstrip() for line in found.splitlines()]
+    lines = plain(at_terminal(program + PROGRAM.format(arguments=["-"]), 120))
     assert lines[0].split() == ["VERDICT", "REQUEST", "UPSTREAM_LOCAL_ADDRESS", "WHY"]
     assert lines[1].startswith("preserved  GET /ip  10.88.0.30:32786")
     assert lines[-1] == "1 preserved, 0 lost, 0 unknown"
