@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
 # A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
-FAST := tests/locks tests/unit tests/property tests/tls tests/serve tests/cli
+FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
 PARTS := kube-1.37 filters-1.37 expressions-1.37 helm
 
 .DEFAULT_GOAL := help
@@ -87,11 +87,12 @@ bench: install-dev ## the server beside what would be used instead (two quiet co
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate
 
-lint: install-dev ## ruff, formatting, mypy strict, import contracts
+lint: install-dev ## ruff, formatting, mypy strict, import contracts, and what the pages say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.docs
 
 fmt: install-dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only .

@@ -40,19 +40,19 @@ def measure(folder: Path, review: Path, effort: Effort, chance: random.Random, n
     results: dict[str, Any] = {"nodes": nodes}
     with ControlPlane("1.37", folder / "kube", prefix=OUT_OF_THE_WAY) as plane:
         api = plane.client()
-        _fill(plane, folder, nodes, results)
-        with _ours(plane, folder, results) as (target, server):
+        fill(plane, folder, nodes, results)
+        with watching(plane, folder, results) as (target, server):
             costs = [ask(target, review, seconds=effort.seconds).cpu_seconds_per_review for _ in range(effort.rounds)]
             results["cpu_seconds"] = statistics.median(costs)
             results["quiet_longest_wait_seconds"] = ask(target, review, seconds=4, rate=RATE).latency_seconds["max"]
             results |= _churn(plane, folder, target, review)
-            results |= _relist(plane, target, review)
+            results |= relist(plane, target, review)
             print(f"cluster: {json.dumps(results)}", flush=True)
             results["creations"] = _creations(api, folder, target, server, chance, effort)
     return results
 
 
-def _fill(plane: ControlPlane, folder: Path, nodes: int, results: dict[str, Any]) -> None:
+def fill(plane: ControlPlane, folder: Path, nodes: int, results: dict[str, Any]) -> None:
     """Create what the cluster holds; nodes by the Go writer, since thousands take a client minutes."""
     api = plane.client()
     documents = cluster(nodes)["items"]
@@ -86,7 +86,8 @@ def _nodes(plane: ControlPlane, folder: Path, *options: str) -> dict[str, float]
 
 
 @contextlib.contextmanager
-def _ours(plane: ControlPlane, folder: Path, results: dict[str, Any]) -> Iterator[tuple[Target, Server]]:
+def watching(plane: ControlPlane, folder: Path, results: dict[str, Any]) -> Iterator[tuple[Target, Server]]:
+    """Run our server on the cluster until the block ends; put what its start took into *results*."""
     api = plane.client()
     for document in render("crd", "rbac"):
         api.apply(document)
@@ -116,7 +117,7 @@ def _churn(plane: ControlPlane, folder: Path, target: Target, review: Path) -> d
     }
 
 
-def _relist(plane: ControlPlane, target: Target, review: Path) -> dict[str, Any]:
+def relist(plane: ControlPlane, target: Target, review: Path) -> dict[str, Any]:
     """The API server comes back without its history: everything is listed again, while reviews come."""
     spent = cpu_seconds(target.pid)
     running = start(target, review, seconds=RELIST_SECONDS, rate=RATE, seed=6)

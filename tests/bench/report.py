@@ -12,13 +12,12 @@ from typing import Any, Final
 
 from tests.bench.compare import NODES, PODS, RATES
 from tests.bench.servers import OURS, REFERENCE, TITLES, interpreter
+from tests.docs.measured import commit
 from tests.parts.build import ROOT, binaries, go_command
 
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 PLOT: Final = ROOT / "docs" / "performance.svg"
 MARKS: Final = ("<!-- measured: begin -->", "<!-- measured: end -->")
-EKS_RATIO: Final = 0.28
-"""EKS pod-identity-webhook over controller-runtime, typical pod: measured elsewhere, quoted."""
 GOAL_RATIOS: Final = {"small": 0.35, "typical": 0.20, "large": 0.10}
 
 
@@ -36,6 +35,7 @@ def machine() -> dict[str, str]:
     modules = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     found = re.search(r"sigs.k8s.io/controller-runtime\s+(\S+)", modules)
     return {
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": model,
         "kernel": platform.release(),
@@ -63,8 +63,6 @@ def goals(results: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
 
     for kind, bound in GOAL_RATIOS.items():
         row(f"CPU, {kind} pod, x controller-runtime", results["cost"][kind][OURS]["ratio"]["median"], bound)
-    typical = results["cost"]["typical"][OURS]["ratio"]["median"]
-    row("CPU, typical pod, x EKS pod-identity-webhook (quoted, not of this run)", typical / EKS_RATIO, 0.6)
     gate = results.get("instructions", {}).get("typical")
     if gate:
         row("instructions, typical review (make gate)", gate / 1000, 500, " k", 0)
@@ -98,7 +96,7 @@ def text(results: Mapping[str, Any]) -> str:
     """Return the tables, as Markdown."""
     made = results["machine"]
     about = ", ".join(f"{key} {made[key]}" for key in ("python", "aiohttp", "uvloop", "msgspec", "controller-runtime"))
-    parts = [f"{made['date']}, {made['cpu']}, Linux {made['kernel']}; {about}.\n", "## Goals\n"]
+    parts = [f"{made['date']}, {made['cpu']}, Linux {made['kernel']}; {about}; {made['commit']}.\n", "## Goals\n"]
     parts.append(
         _table(
             ("goal", "bound", "measured", ""),

@@ -17,6 +17,7 @@ import pytest
 from tests.chaos import report
 from tests.chaos.__main__ import INSIDE
 from tests.chaos.cluster import Lab
+from tests.docs.measured import commit
 from tests.parts.build import ROOT
 
 JSON: Final = ROOT / "build" / "chaos.json"
@@ -63,4 +64,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if lab is not None and lab.rows:
         terminalreporter.section("chaos")
         terminalreporter.write_line(report.table(lab.rows))
+        terminalreporter.write_line(f"measured at {commit()}")
         terminalreporter.write_line(f"\n{len(lab.rows)} faults: {JSON.relative_to(ROOT)}")

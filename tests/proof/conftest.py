@@ -15,6 +15,7 @@ from typing import Final, NoReturn, TextIO
 
 import pytest
 
+from tests.docs.measured import commit
 from tests.parts import istio
 from tests.parts.build import ROOT, binaries
 from tests.proof import gateway, leftover, preflight
@@ -95,7 +96,7 @@ def lab(host_before: dict[str, list[str]]) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Report:
     """Where tests write what they see."""
-    made = Report(_versions())
+    made = Report(f"{_versions()}; {commit()}")
     request.config.stash[REPORT] = made
     return made
 

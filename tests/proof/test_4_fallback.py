@@ -55,7 +55,7 @@ def test_fallback(
     `--gateway '*/*-istio' --any-namespace`. The form
     use-remote-address is the setting that Alibaba Cloud's page names: behind a gateway it appends the gateway, takes
     it for the client, and turns `x-forwarded-proto` to https. Two more settings of Envoy's were tried on top of it:
-    neither gives both callers and gateways their due. docs/fallback.md says who should use which."""
+    neither gives both callers and gateways their due. [fallback.md](fallback.md) says who should use which."""
     with report.chapter("4. Fallback: X-Forwarded-For", text) as check:
         _policy(lab)
         lab.namespace("legacy", preserve="enabled")
