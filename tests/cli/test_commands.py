@@ -9,7 +9,7 @@ import yaml
 
 from tests.cli.command import APPS, CLUSTER, run
 
-COMMANDS: Final = ("certs", "check", "demo", "explain", "render", "serve", "verify")
+COMMANDS: Final = ("certs", "check", "demo", "explain", "render", "revert", "serve", "verify")
 
 
 def test_explain_answers_every_question_in_order() -> None:

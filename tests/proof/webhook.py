@@ -65,7 +65,7 @@ class Webhook:
         kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, SERVICE)
         tls: list[str | Path] = ["--tls-cert", self._folder / "tls.crt", "--tls-key", self._folder / "tls.key"]
         # Nobody waits here for endpoints to go.
-        options = ["--log-format", "json", "--drain-seconds", "0.2"]
+        options = ["--mark-reasons", "--log-format", "json", "--drain-seconds", "0.2"]
         self.process = Process(
             "client-ip serve",
             [sys.executable, "-m", "webhook.cli", "serve", "--kubeconfig", kubeconfig, *tls, *options],

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "doctor": "Check the installation, and the way from the API server to it.",
     "verify": "Tell from Envoy's access log whether the client's IP is preserved.",
     "render": "Print the manifests that the webhook needs in a cluster.",
+    "revert": "Print, or do, what undoes the webhook's work: opting out does not.",
     "certs": "Show, renew and bootstrap the webhook's certificates.",
 }
 """Listed without importing them: `client-ip serve` must not pay for the others."""

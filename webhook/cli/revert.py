@@ -1,0 +1,146 @@
+"""`client-ip revert`: what undoes the webhook's work in a cluster, printed, or done."""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from certs.kube import KubeError, NotFoundError
+from webhook.cli.cluster_options import CONTEXT, KUBECONFIG
+from webhook.cli.opened import ask as ask_cluster
+from webhook.facts.cluster import Cluster
+from webhook.rules.objects import Namespace
+from webhook.running.objects import RunningPod, RunningService
+from webhook.running.undoing import PODS_OF_OURS, SERVICES_OF_OURS, LocalService, Undoing
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+class _Services(msgspec.Struct, frozen=True):
+    items: list[RunningService] = msgspec.field(default_factory=list)
+
+
+class _Pods(msgspec.Struct, frozen=True):
+    items: list[RunningPod] = msgspec.field(default_factory=list)
+
+
+class _Namespaces(msgspec.Struct, frozen=True):
+    items: list[Namespace] = msgspec.field(default_factory=list)
+
+
+@click.command(
+    "revert",
+    context_settings={"auto_envvar_prefix": "CLIENT_IP"},
+    epilog="""\b
+Examples:
+  client-ip revert                           (print the commands for the whole cluster)
+  client-ip revert -n istio-ingress          (for one namespace)
+  client-ip revert --apply --dry-run         (let the API server say whether it would take them)
+  client-ip revert --apply                   (Services back to Cluster)
+  client-ip revert --apply --opt-out         (also those that are opted in, which then opt out)
+
+\b
+Exit status: 0 all that is ours is undone, or printed; 1 a Service is still opted in, or the API server refused.""",
+)
+@click.option("-n", "--namespace", "namespaces", multiple=True, help="Only this namespace. Repeatable.")
+@click.option("--apply", is_flag=True, help="Set the Services back to Cluster; nothing is changed without it.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; with --apply, ask the API server whether it would.")
+@click.option("--opt-out", is_flag=True, help="Label Services that are opted in client-ip.dev/preserve=disabled.")
+@KUBECONFIG
+@CONTEXT
+def command(
+    *,
+    namespaces: tuple[str, ...],
+    apply: bool,
+    dry_run: bool,
+    opt_out: bool,
+    kubeconfig: str | None,
+    context: str | None,
+) -> int:
+    """
+    Print what undoes the webhook's work, or do it: opting out and uninstalling do not.
+
+    Services that bear the label client-ip.dev/method=local and are Local still go back to Cluster, and lose the label.
+    A Service that is opted in would be Local again at its next write: opt it or its namespace out first, or say
+    --opt-out. Pods keep their mode for as long as they live: the commands that make new ones are printed, and are yours
+    to run, after opting out.
+    """
+    return ask_cluster(
+        kubeconfig,
+        context,
+        lambda cluster: _revert(cluster, namespaces, apply=apply, dry_run=dry_run, opt_out=opt_out),
+    )
+
+
+async def _revert(cluster: Cluster, namespaces: Sequence[str], *, apply: bool, dry_run: bool, opt_out: bool) -> int:
+    found = await _read(cluster, namespaces)
+    if not found.services and not found.pods:
+        click.echo("Nothing bears the label client-ip.dev/method: nothing to undo.")
+        return 0
+    code = 0
+    if found.services:
+        click.echo("# Services that the webhook made Local")
+    for service in found.services:
+        if service.opted_in and not opt_out:
+            click.echo(
+                f"# {service.namespace}/{service.name} is opted in, and would be Local again at its next write: "
+                "opt it out first, or say --opt-out"
+            )
+            code = 1
+        elif not apply:
+            click.echo(service.command(opt_out=opt_out and service.opted_in))
+        else:
+            code = max(code, await _set_back(cluster, service, opt_out=opt_out, dry_run=dry_run))
+    if found.pods:
+        click.echo("# Pods keep their mode until they are made anew: after opting out")
+        for line in found.restarts():
+            click.echo(line)
+    return code
+
+
+async def _set_back(cluster: Cluster, service: LocalService, *, opt_out: bool, dry_run: bool) -> int:
+    query = {"fieldManager": "client-ip-revert", **({"dryRun": "All"} if dry_run else {})}
+    path = f"{_place('services', service.namespace)}/{quote(service.name, safe='')}"
+    body = service.patch(opt_out=opt_out and service.opted_in)
+    called = f"service/{service.name} -n {service.namespace}"
+    try:
+        answer = await cluster.client.request("PATCH", path, query=query, body=body, content_type=MERGE_PATCH)
+    except NotFoundError:
+        click.echo(f"{called}: it is gone")
+        return 0
+    except KubeError as error:
+        click.echo(f"{called}: {error}", err=True)
+        return 1
+    is_now = msgspec.json.decode(answer, type=RunningService).spec.external_traffic_policy
+    if is_now != "Cluster":
+        click.echo(f"{called}: something makes it {is_now} again", err=True)
+        return 1
+    click.echo(f"{called}: {'would be' if dry_run else 'is'} Cluster")
+    return 0
+
+
+async def _read(cluster: Cluster, namespaces: Sequence[str]) -> Undoing:
+    labels: dict[str, dict[str, str]] = {}
+    if namespaces:
+        for name in namespaces:
+            one = msgspec.json.decode(await cluster.get(f"/api/v1/namespaces/{quote(name, safe='')}"), type=Namespace)
+            labels[name] = one.metadata.labels or {}
+    else:
+        async for page in cluster.pages("/api/v1/namespaces"):
+            for each in msgspec.json.decode(page, type=_Namespaces).items:
+                labels[each.metadata.name] = each.metadata.labels or {}
+    found = Undoing(labels)
+    for place in namespaces or (None,):
+        async for page in cluster.pages(_place("services", place), {"labelSelector": SERVICES_OF_OURS}):
+            for service in msgspec.json.decode(page, type=_Services).items:
+                found.take_service(service)
+        async for page in cluster.pages(_place("pods", place), {"labelSelector": PODS_OF_OURS}):
+            for pod in msgspec.json.decode(page, type=_Pods).items:
+                found.take_pod(pod)
+    return found
+
+
+def _place(resource: str, namespace: str | None) -> str:
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/{resource}" if namespace else f"/api/v1/{resource}"
