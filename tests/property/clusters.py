@@ -387,7 +387,15 @@ gateway_labels = st.builds(
     ),
     sparse(own_labels),
 )
-backend_types = optional(**{"service.beta.kubernetes.io/backend-type": st.sampled_from(("eni", "ecs", ""))})
+backend_types = optional(
+    **{
+        "service.beta.kubernetes.io/backend-type": st.sampled_from(("eni", "ecs", "")),
+        "metallb.io/allow-shared-ip": st.just("edge"),
+        "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol": st.just("*"),
+        "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type": st.sampled_from(("ip", "instance")),
+        "service.cloud.tencent.com/direct-access": st.just("true"),
+    },
+)
 services = st.builds(
     lambda namespace, operation, described, spec, old, deleted: Reviewed(
         "Service",
@@ -403,8 +411,10 @@ services = st.builds(
     ),
     namespaces,
     st.sampled_from((*("CREATE", "UPDATE") * 4, "DELETE")),
-    metadata(gateway_labels, backend_types)
-    | st.fixed_dictionaries({"name": st.just("a"), "labels": gateway_labels}, optional={"annotations": backend_types}),
+    metadata(gateway_labels, sparse(backend_types))
+    | st.fixed_dictionaries(
+        {"name": st.just("a"), "labels": gateway_labels}, optional={"annotations": sparse(backend_types)}
+    ),
     service_specs,
     service_specs,
     st.sampled_from((*(False,) * 7, True)),

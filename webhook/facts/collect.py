@@ -14,7 +14,7 @@ import msgspec
 
 from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
-from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace, ObjectMeta
+from webhook.rules.objects import ConfigMap, GatewayClass, MutatingWebhookConfiguration, Namespace, ObjectMeta
 from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policies, Policy, policies
@@ -45,6 +45,8 @@ KINDS: Final = frozenset(
         ("v1", "ConfigMap"),
         ("apps/v1", "DaemonSet"),
         ("node.k8s.io/v1", "RuntimeClass"),
+        ("gateway.networking.k8s.io/v1", "GatewayClass"),
+        ("gateway.networking.k8s.io/v1beta1", "GatewayClass"),
         ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
         (wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND),
     }
@@ -124,6 +126,8 @@ class Collector:
     mesh_defaults: dict[tuple[str, str], Choice] = field(default_factory=dict)
     """By namespace and ConfigMap name, as the injectors' are."""
     runtime_classes: dict[str, RuntimeClass] = field(default_factory=dict)
+    gateway_classes: frozenset[str] = frozenset()
+    """Those of Istio's controllers that make ingress gateways."""
     terway: str = ""
     _namespaces: Mapping[str, Mapping[str, str]] | None = None
     """As the last snapshot has them; None where they have changed since."""
@@ -157,6 +161,8 @@ class Collector:
                 self.put_namespace(decode(raw, Namespace))
             case "ConfigMap":
                 self.put_config_map(decode(raw, ConfigMap))
+            case "GatewayClass":
+                self.put_gateway_class(decode(raw, GatewayClass))
             case "RuntimeClass":
                 self.put_runtime_class(decode(raw, RuntimeClass))
             case "DaemonSet":
@@ -300,6 +306,19 @@ class Collector:
         self.injector_configs.pop((namespace, name), None)
         self.mesh_defaults.pop((namespace, name), None)
 
+    def put_gateway_class(self, gateway_class: GatewayClass) -> None:
+        """Take a GatewayClass in: only those of Istio's controllers count."""
+        name = gateway_class.metadata.name
+        istios = gateway_class.spec.controller_name in wellknown.GATEWAY_CONTROLLERS
+        if istios and name not in wellknown.NO_INGRESS_CLASSES:
+            self.gateway_classes |= {name}
+        else:
+            self.gateway_classes -= {name}
+
+    def remove_gateway_class(self, name: str) -> None:
+        """Forget a GatewayClass."""
+        self.gateway_classes -= {name}
+
     def put_runtime_class(self, runtime_class: RuntimeClass) -> None:
         """Take a RuntimeClass in."""
         self.runtime_classes = {**self.runtime_classes, runtime_class.metadata.name: runtime_class}
@@ -341,6 +360,7 @@ class Collector:
                 complete=not self.from_files,
             ),
             runtime_classes=self.runtime_classes,
+            gateway_classes=self.gateway_classes,
             network=Network(terway=self.terway),
             own_namespace=self.own_namespace,
         )

@@ -30,7 +30,7 @@ from webhook.facts.listing import Begin, Fold, Kept, Listing, NodeListing, Slice
 from webhook.facts.statuses import POLICIES, Statuses
 from webhook.rules import wellknown
 from webhook.rules.nodes import Node
-from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Namespace
+from webhook.rules.objects import ConfigMap, GatewayClass, MutatingWebhookConfiguration, Namespace
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policy
 from webhook.rules.policy_document import PolicyInvalid
@@ -92,6 +92,7 @@ class _StoredPolicy:
 _page: Final = msgspec.json.Decoder(_Page)
 _event: Final = msgspec.json.Decoder(_Event)
 _any: Final = msgspec.json.Decoder(_Any)
+_gateway_class: Final = msgspec.json.Decoder(GatewayClass)
 _runtime_class: Final = msgspec.json.Decoder(RuntimeClass)
 _namespace: Final = msgspec.json.Decoder(Namespace)
 _configuration: Final = msgspec.json.Decoder(MutatingWebhookConfiguration)
@@ -111,6 +112,11 @@ def _fold_namespace(raw: msgspec.Raw | bytes) -> tuple[str, Namespace]:
 def _fold_configuration(raw: msgspec.Raw | bytes) -> tuple[str, MutatingWebhookConfiguration]:
     configuration = _configuration.decode(raw)
     return configuration.metadata.name, configuration
+
+
+def _fold_gateway_class(raw: msgspec.Raw | bytes) -> tuple[str, GatewayClass]:
+    gateway_class = _gateway_class.decode(raw)
+    return gateway_class.metadata.name, gateway_class
 
 
 def _fold_runtime_class(raw: msgspec.Raw | bytes) -> tuple[str, RuntimeClass]:
@@ -212,6 +218,19 @@ class ClusterSource:
                 _fold_runtime_class,
                 collector.put_runtime_class,
                 lambda meta: collector.remove_runtime_class(meta.name),
+                required=False,
+            ),
+        )
+        self._follow_also(
+            Followed(
+                "gatewayclasses",
+                "/apis/gateway.networking.k8s.io/v1/gatewayclasses",
+                self._listing(
+                    lambda: set(collector.gateway_classes), collector.put_gateway_class, collector.remove_gateway_class
+                ),
+                _fold_gateway_class,
+                collector.put_gateway_class,
+                lambda meta: collector.remove_gateway_class(meta.name),
                 required=False,
             ),
         )

@@ -33,7 +33,9 @@ class Reason(StrEnum):
     NO_SIDECAR = "no-sidecar"
     INBOUND_NOT_CAPTURED = "inbound-not-captured"
     ENI_BACKEND = "eni-backend"
+    LB_KEEPS_CLIENT = "lb-keeps-client"
     X_FORWARDED_FOR = "x-forwarded-for"
+    PROXY_PROTOCOL = "proxy-protocol"
     ALREADY_INJECTED = "already-injected"
     MODE_ALREADY_SET = "mode-already-set"
     POD_SECURITY = "pod-security"
@@ -45,6 +47,7 @@ class Reason(StrEnum):
     NO_POLICY = "no-policy"
     POLICY_INVALID = "policy-invalid"
     LOCAL_UNSAFE = "local-unsafe"
+    LB_HIDES_CLIENT = "lb-hides-client"
     TOO_LARGE = "too-large"
     WAYPOINT = "waypoint"
     INJECTORS_UNKNOWN = "injectors-unknown"
@@ -62,10 +65,17 @@ class Reason(StrEnum):
 
 OUTCOMES: Final[dict[Reason, Outcome]] = {
     **dict.fromkeys(
-        (Reason.TPROXY, Reason.LOCAL, Reason.NO_SIDECAR, Reason.INBOUND_NOT_CAPTURED, Reason.ENI_BACKEND),
+        (
+            Reason.TPROXY,
+            Reason.LOCAL,
+            Reason.NO_SIDECAR,
+            Reason.INBOUND_NOT_CAPTURED,
+            Reason.ENI_BACKEND,
+            Reason.LB_KEEPS_CLIENT,
+        ),
         Outcome.PRESERVED,
     ),
-    Reason.X_FORWARDED_FOR: Outcome.HEADER,
+    **dict.fromkeys((Reason.X_FORWARDED_FOR, Reason.PROXY_PROTOCOL), Outcome.HEADER),
     **dict.fromkeys(
         (
             Reason.ALREADY_INJECTED,
@@ -79,6 +89,7 @@ OUTCOMES: Final[dict[Reason, Outcome]] = {
             Reason.NO_POLICY,
             Reason.POLICY_INVALID,
             Reason.LOCAL_UNSAFE,
+            Reason.LB_HIDES_CLIENT,
             Reason.TOO_LARGE,
             Reason.WAYPOINT,
             Reason.INJECTORS_UNKNOWN,
@@ -126,7 +137,10 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.TOO_LARGE: "objects beyond a stated limit are left alone (docs/security.md); make it smaller",
     Reason.WAYPOINT: "the application sees the waypoint; label the Service or its namespace istio.io/use-waypoint=none",
     Reason.INJECTORS_UNKNOWN: "no injector is known: add their MutatingWebhookConfigurations to --state",
-    Reason.LOCAL_UNSAFE: "Local would break it; docs/decisions.md says what makes it safe",
+    Reason.LOCAL_UNSAFE: "Local would break it; docs/load-balancers.md says what makes it safe",
+    Reason.LB_HIDES_CLIENT: "let it speak PROXY protocol, or keep the client's IP: docs/load-balancers.md",
+    Reason.LB_KEEPS_CLIENT: "nothing to do: the load balancer keeps the client's IP",
+    Reason.PROXY_PROTOCOL: "the gateway must read it: gatewayTopology.proxyProtocol in its proxy.istio.io/config",
     Reason.SANDBOXED: "its sandbox has a kernel of its own: see nodes.runtimeClasses, or set fallback XForwardedFor",
     Reason.PROXY_CUSTOMISED: "TPROXY runs as root: leave runAsNonRoot and runAsUser out, or set fallback XForwardedFor",
     Reason.EXCEPTED: "an exception with an owner and an end waives it",

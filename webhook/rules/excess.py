@@ -7,7 +7,7 @@ Cheap for every review: a number is compared for each list, and texts are looked
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from webhook.rules import limits, wellknown
+from webhook.rules import limits, loadbalancers, wellknown
 from webhook.rules.nodes import NodeSelectorTerm
 from webhook.rules.objects import ObjectMeta, Pod, PodSpec, Service
 
@@ -24,6 +24,7 @@ READ_ANNOTATIONS: Final = frozenset(
         wellknown.PROXY_CONFIG,
         wellknown.PROXY_OVERRIDES,
         wellknown.TEMPLATES,
+        *loadbalancers.READ,
     },
 )
 """The annotations of Pods and Services that a question reads; a test holds it to be all of them."""

@@ -36,6 +36,9 @@ MANY_VALUES: Final = 256
 FEW: Final = 16
 """Values held by at most this many nodes keep a tuple of slots: a bitset for each hostname cost 176 MB at 50,000."""
 
+PROVIDER_LIMIT: Final = 40
+"""Characters of a providerID that are looked at."""
+
 Few: TypeAlias = tuple[int, ...]
 TaintKey: TypeAlias = tuple[str, str, int]
 """A taint's key and effect, and which of those it is."""
@@ -62,6 +65,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     unschedulable: bool | None = None
     taints: list[Taint] | None = None
+    provider_id: str = msgspec.field(default="", name="providerID")
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -169,6 +173,8 @@ class IndexedNode:
     compatibility: Compatibility
     runs_linux: bool = True
     """Whether a Linux sidecar can run there at all: what the operator's label says does not change it."""
+    provider: str = ""
+    """Whose machine it is: of spec.providerID what stands before `://`."""
 
 
 @dataclass(slots=True)
@@ -282,6 +288,10 @@ class NodeIndex:
         name = self._by_slot[(nodes & -nodes).bit_length() - 1]
         assert name is not None  # noqa: S101  # a set only holds slots that are taken
         return name, self._nodes[name]
+
+    def provider(self) -> str:
+        """Return whose machines the cluster has, as one of its nodes says; empty where it does not."""
+        return self.example(self.everything)[1].provider if self.everything else ""
 
     def tolerated(self, tolerations: Sequence[Toleration]) -> int:
         """
@@ -528,6 +538,7 @@ class NodeIndexBuilder:
             info.os_image if info is not None else "",
             compatibility(node, self.rules),
             info is None or info.operating_system in {"", "linux"},
+            intern(spec.provider_id[:PROVIDER_LIMIT].partition("://")[0]) if "://" in spec.provider_id else "",
         )
 
     def _share(self, labels: Mapping[str, str]) -> Mapping[str, str]:

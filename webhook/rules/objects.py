@@ -95,6 +95,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "ClusterIP"
     external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
     external_traffic_policy: str = msgspec.field(default="", name="externalTrafficPolicy")
+    load_balancer_class: str | None = msgspec.field(default=None, name="loadBalancerClass")
     allocates_node_ports: bool | None = msgspec.field(default=None, name="allocateLoadBalancerNodePorts")
     health_check_node_port: int = msgspec.field(default=0, name="healthCheckNodePort")
 
@@ -236,6 +237,19 @@ class MutatingWebhookConfiguration(msgspec.Struct, frozen=True, kw_only=True):
 
     metadata: ObjectMeta = NO_METADATA
     webhooks: list[Webhook] | None = None
+
+
+class GatewayClassSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who makes the gateways of a GatewayClass."""
+
+    controller_name: str = ""
+
+
+class GatewayClass(msgspec.Struct, frozen=True, kw_only=True):
+    """A GatewayClass of the Gateway API."""
+
+    metadata: ObjectMeta = NO_METADATA
+    spec: GatewayClassSpec = GatewayClassSpec()
 
 
 class ConfigMap(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,11 +74,16 @@ class PolicyException:
         return self.namespace_selector.matches(namespace) and self.selector.matches(labels)
 
 
+AKS_GATEWAYS: Final = ("aks-istio-ingressgateway-external", "aks-istio-ingressgateway-internal")
+"""What AKS's Istio add-on labels its gateways: learn.microsoft.com/azure/aks/istio-deploy-ingress."""
 GATEWAY_SELECTORS: Final = (
-    LabelSelector(expressions=(("istio", "In", frozenset({"ingressgateway", "ingress"})),)),
+    LabelSelector(expressions=(("istio", "In", frozenset({"ingressgateway", "ingress", *AKS_GATEWAYS})),)),
     LabelSelector(expressions=((wellknown.GATEWAY_CLASS, "In", frozenset({"istio"})),)),
 )
-"""The labels that istioctl, the Helm chart's usual release name and Istio's Gateway API controller give a Service."""
+"""
+The labels that istioctl, the Helm chart's usual release name, AKS's add-on and Istio's Gateway API controller give a
+Service.
+"""
 
 DEFAULT_NODE_RULES: Final = (
     NodeRule(
@@ -138,9 +143,19 @@ class Policy:
     )
     runtime_classes: tuple[RuntimeClassRule, ...] = DEFAULT_RUNTIME_CLASSES
 
-    def is_gateway(self, labels: Labels) -> bool:
-        """Return whether a Service with *labels* is an ingress gateway to this policy."""
-        return any(selector.matches(labels) for selector in self.service_selectors)
+    def is_gateway(self, labels: Labels, classes: frozenset[str] = frozenset()) -> bool:
+        """
+        Return whether a Service with *labels* is an ingress gateway to this policy.
+
+        Args:
+            labels: The Service's.
+            classes: The GatewayClasses of Istio's controllers; they say nothing against selectors of the policy's own.
+
+        """
+        if any(selector.matches(labels) for selector in self.service_selectors):
+            return True
+        own = self.service_selectors is not GATEWAY_SELECTORS
+        return bool(classes) and not own and labels.get(wellknown.GATEWAY_CLASS) in classes
 
     def exception_for(self, namespace: Labels, labels: Labels, *, now: datetime) -> PolicyException | None:
         """Return the first live exception that covers the object."""
@@ -169,7 +184,7 @@ class Policies:
                 return policy
         return None
 
-    def for_service(self, namespace: Labels, labels: Labels) -> Policy | None:
+    def for_service(self, namespace: Labels, labels: Labels, classes: frozenset[str] = frozenset()) -> Policy | None:
         """
         Return the winning policy for a Service.
 
@@ -179,7 +194,7 @@ class Policies:
         first = None
         for policy in self.ordered:
             if policy.namespace_selector.matches(namespace):
-                if policy.invalid or policy.is_gateway(labels):
+                if policy.invalid or policy.is_gateway(labels, classes):
                     return policy
                 first = first or policy
         return first

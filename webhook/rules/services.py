@@ -6,6 +6,7 @@ from typing import Final
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
 from webhook.rules.excess import WITHIN_LIMITS, service_excess
+from webhook.rules.loadbalancers import Effect, Row, fact_of
 from webhook.rules.objects import Service
 from webhook.rules.patch import NOTHING, Patch, PatchOperation, add_metadata, pointer
 from webhook.rules.policy import Backends, Policy
@@ -48,7 +49,14 @@ class ServiceCase(Case):
 
     def find_policy(self) -> Policy | None:
         """Return the policy whose namespaceSelector and one of whose services.selectors match."""
-        return self.snapshot.policies.for_service(self.around, self.labels)
+        return self.snapshot.policies.for_service(self.around, self.labels, self.snapshot.gateway_classes)
+
+    def load_balancer(self) -> Row | None:
+        """Return what is known of its load balancer, if it has one."""
+        spec = self.service.spec
+        if spec.type != "LoadBalancer":
+            return None
+        return fact_of(self.annotations, spec.load_balancer_class or "", self.snapshot.nodes.provider())
 
 
 def ask_small_enough(case: ServiceCase) -> Answer | None:
@@ -75,7 +83,8 @@ def fact_not_deleted(_: ServiceCase) -> str:
 def ask_gateway(case: ServiceCase) -> Answer | None:
     """Only ingress gateways: for east-west, egress and waypoint gateways `Local` is of no use."""
     policy = case.policy
-    if policy is not None and policy.is_gateway(case.labels):
+    classes = case.snapshot.gateway_classes
+    if policy is not None and policy.is_gateway(case.labels, classes):
         return None
     name = policy.name if policy is not None else "none"
     return Answer(Reason.NOT_A_GATEWAY, f"none of the services.selectors of policy {name} matches its labels")
@@ -83,7 +92,8 @@ def ask_gateway(case: ServiceCase) -> Answer | None:
 
 def fact_gateway(case: ServiceCase) -> str:
     selectors = case.policy.service_selectors if case.policy is not None else ()
-    return next((f"labels match {each}" for each in selectors if each.matches(case.labels)), "")
+    found = next((f"labels match {each}" for each in selectors if each.matches(case.labels)), None)
+    return found or f"GatewayClass {case.labels.get(wellknown.GATEWAY_CLASS)} is Istio's"
 
 
 def ask_external(case: ServiceCase) -> Answer | None:
@@ -109,14 +119,63 @@ def fact_external(case: ServiceCase) -> str:
     return is_external(case)
 
 
+def ask_load_balancer(case: ServiceCase) -> Answer | None:
+    """What is known of the load balancer comes before Local: it may bring the client by itself, or never."""
+    row = case.load_balancer()
+    if row is None:
+        return None
+    local = case.service.spec.external_traffic_policy == LOCAL
+    match row.effect:
+        case Effect.PROXY:
+            warnings: tuple[str, ...] = ()
+            if local and row.name in _PROXY_AND_LOCAL and not _has_ip_targets(case):
+                warnings = (
+                    "PROXY protocol v2, instance targets and Local: the NLB's health checks find no target healthy",
+                )
+            return Answer(Reason.PROXY_PROTOCOL, f"{row.of}: {row.says} (rule {row.name})", warnings=warnings)
+        case Effect.HIDES:
+            return Answer(Reason.LB_HIDES_CLIENT, f"{row.of}: {row.says} (rule {row.name})")
+        case Effect.UNSAFE:
+            # Where its owner made it Local, the controller has taken it so.
+            return None if local else Answer(Reason.LOCAL_UNSAFE, f"{row.of}: {row.says} (rule {row.name})")
+        case Effect.KEEPS:
+            return Answer(Reason.LB_KEEPS_CLIENT, f"{row.of}: {row.says} (rule {row.name})")
+        case _:
+            return None
+
+
+_PROXY_AND_LOCAL: Final = frozenset({"aws-proxy-protocol", "aws-target-group-proxy-protocol"})
+_TARGET_TYPE: Final = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"
+
+
+def _has_ip_targets(case: ServiceCase) -> bool:
+    return case.annotations.get(_TARGET_TYPE) == "ip"
+
+
+def fact_load_balancer(case: ServiceCase) -> str:
+    row = case.load_balancer()
+    if row is not None:
+        return f"{row.of}: {row.says} (rule {row.name})"
+    return "nothing is known of its load balancer" if case.service.spec.type == "LoadBalancer" else "no load balancer"
+
+
 def ask_node_backends(case: ServiceCase) -> Answer | None:
     """With ENI backends the load balancer talks to pods directly, and the policy does not matter."""
     eni, fact = _eni(case)
     return Answer(Reason.ENI_BACKEND, fact) if eni else None
 
 
+CCM_CLASSES: Final = frozenset({"", "alibabacloud.com/nlb"})
+"""What Alibaba Cloud's controller serves: CCM pkg/controller/helper/service_utils.go, NeedCLB and NeedNLB."""
+
+
 def _eni(case: ServiceCase) -> tuple[bool, str]:
     """The annotation decides by itself (CCM pkg/controller/helper/service_utils.go:78-88), else the default policy."""
+    spec = case.service.spec
+    if spec.type != "LoadBalancer":
+        return False, f"type {spec.type}: no load balancer's backends"
+    if (spec.load_balancer_class or "") not in CCM_CLASSES:
+        return False, f"loadBalancerClass {spec.load_balancer_class} is another controller's"
     annotated = case.annotations.get(wellknown.BACKEND_TYPE)
     if annotated:
         return annotated == "eni", f"annotation {wellknown.BACKEND_TYPE}={annotated}"
@@ -124,9 +183,9 @@ def _eni(case: ServiceCase) -> tuple[bool, str]:
     if backends is not Backends.AUTO:
         return backends is Backends.ENI, f"policy default says backends: {backends}"
     terway = case.snapshot.network.terway
-    return bool(
-        terway
-    ), f"backends: Auto, and Terway is there ({terway})" if terway else "backends: Auto, no Terway found"
+    if terway:
+        return True, f"backends: Auto, and Terway is there ({terway})"
+    return False, "backends: Auto, no Terway found"
 
 
 def fact_node_backends(case: ServiceCase) -> str:
@@ -179,8 +238,9 @@ def ask_local(case: ServiceCase) -> Answer | None:
         warnings = (
             f"externalTrafficPolicy stays Local: label the Service {wellknown.PRESERVE}=disabled to choose Cluster",
         )
-    elif not is_local and spec.type == "NodePort":
-        warnings = ("externalTrafficPolicy is now Local: nodes without a gateway pod drop traffic to this NodePort",)
+    elif not is_local and spec.type != "LoadBalancer":
+        what = "this NodePort" if spec.type == "NodePort" else "these externalIPs"
+        warnings = (f"externalTrafficPolicy is now Local: nodes without a gateway pod drop traffic to {what}",)
     cause = "externalTrafficPolicy is Local already" if is_local else "an externally reachable ingress gateway"
     return Answer(Reason.LOCAL, cause, patch, warnings=warnings)
 
@@ -192,6 +252,7 @@ SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
     Question("not being deleted?", ask_not_deleted, fact_not_deleted),
     Question("an ingress gateway?", ask_gateway, fact_gateway),
     Question("reachable from outside?", ask_external, fact_external),
+    Question("what is known of its load balancer?", ask_load_balancer, fact_load_balancer),
     Question("do its load balancer's backends need it?", ask_node_backends, fact_node_backends),
     Question("would Local be safe?", ask_safe, fact_safe),
     Question("then Local", ask_local, lambda _: ""),

@@ -36,6 +36,8 @@ class Snapshot:
     mesh: Mesh = field(default_factory=Mesh)
     runtime_classes: Mapping[str, RuntimeClass] = field(default_factory=dict)
     """By name; those that may be read."""
+    gateway_classes: frozenset[str] = frozenset()
+    """The GatewayClasses of Istio's controllers, but for waypoints, meshes and east-west gateways."""
     network: Network = field(default_factory=Network)
     own_namespace: str = wellknown.OWN_NAMESPACE
 

@@ -58,6 +58,25 @@ GATEWAY_DEFAULTS: Final = "gateway.istio.io/defaults-for-class"
 """Label of a ConfigMap in the root namespace: what istiod makes of every Gateway of the class it names."""
 GATEWAY_CLASS: Final = "gateway.networking.k8s.io/gateway-class-name"
 
+GATEWAY_CONTROLLERS: Final = frozenset(
+    {
+        "istio.io/gateway-controller",
+        "openshift.io/gateway-controller/v1",
+        "istio.aks.azure.com/gateway-controller",
+    },
+)
+"""The controllerNames of GatewayClasses whose gateways are Istio's Envoys."""
+NO_INGRESS_CLASSES: Final = frozenset(
+    {
+        "istio-waypoint",
+        "istio-agentgateway-waypoint",
+        "istio-east-west",
+        "istio-eastwest",
+        "istio-remote",
+        "istio-mesh",
+    },
+)
+"""GatewayClasses that are no ingress (pilot/pkg/config/kube/gatewaycommon/classinfo.go)."""
 PROXY_OVERRIDES: Final = "proxy.istio.io/overrides"
 """Annotation: containers that Istio merges over its template when it injects (pkg/kube/inject/webhook.go)."""
 

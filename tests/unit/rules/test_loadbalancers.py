@@ -1,0 +1,95 @@
+"""The table of load balancers: every row is reached, rows count in order, and the documentation shows them."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from webhook.rules.loadbalancers import READ, ROWS, Effect, Row, Where, fact_of
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "load-balancers.md"
+
+
+def line(row: Row) -> str:
+    """Return the row as the documentation shows it."""
+    conditions = [str(each) for each in row.where]
+    if row.cloud:
+        conditions.append(f"nodes of `{row.cloud}://`")
+    if row.classes is not None:
+        conditions.append("class " + " or ".join(f"`{each}`" if each else "none" for each in row.classes))
+    return f"| `{row.name}` | {row.of} | {'; '.join(conditions)} | {row.says} | {row.source} |"
+
+
+def fulfilled(where: Where) -> str | None:
+    """Return an annotation's value that fulfils a condition; None where absence does."""
+    if where.is_in:
+        return where.is_in[0]
+    if where.has:
+        return f"first=1, {where.has}"
+    if where.begins:
+        return f"tcp:22,{where.begins[0].upper()}443"
+    return "yes" if where.is_set else None
+
+
+def annotations_of(row: Row) -> dict[str, str]:
+    values = {where.key: fulfilled(where) for where in row.where}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_is_reached(row: Row) -> None:
+    """What fulfils a row is decided by it, or by one whose effect comes first."""
+    load_balancer_class = row.classes[-1] if row.classes else ""
+    found = fact_of(annotations_of(row), load_balancer_class, row.cloud)
+    assert found is not None
+    assert row.matches(annotations_of(row), load_balancer_class, row.cloud)
+    order = list(Effect)
+    assert order.index(found.effect) <= order.index(row.effect)
+    if row.effect is not Effect.NEEDS:
+        assert found.effect is row.effect
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_speaks_of_its_own_controllers_services_alone(row: Row) -> None:
+    if row.classes is not None:
+        assert not row.matches(annotations_of(row), "example.com/another", row.cloud)
+    if row.cloud:
+        assert not row.matches(annotations_of(row), "", "another")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_has_a_source_and_stands_in_the_documentation(row: Row) -> None:
+    assert row.source.startswith("https://")
+    assert line(row) in PAGE.read_text().splitlines()
+
+
+def test_the_documentation_shows_no_other_row() -> None:
+    shown = [each for each in PAGE.read_text().splitlines() if each.startswith("| `")]
+    assert sorted(shown) == sorted(map(line, ROWS))
+
+
+def test_names_are_given_once() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("one", ROWS, ids=lambda row: row.name)
+def test_of_two_rows_that_match_the_first_effect_counts(one: Row) -> None:
+    """The PROXY header, then hides, then unsafe, then keeps: whatever else stands beside it."""
+    order = list(Effect)
+    assert order == [Effect.PROXY, Effect.HIDES, Effect.UNSAFE, Effect.KEEPS, Effect.NEEDS]
+    for other in ROWS:
+        both = {**annotations_of(other), **annotations_of(one)}
+        load_balancer_class = one.classes[-1] if one.classes else ""
+        matching = [row for row in ROWS if row.matches(both, load_balancer_class, one.cloud)]
+        found = fact_of(both, load_balancer_class, one.cloud)
+        assert found is not None
+        assert found.effect is min((row.effect for row in matching), key=order.index)
+
+
+@pytest.mark.parametrize("value", ["", "false", "no", "*,*", "Off "])
+def test_a_value_that_switches_nothing_on_says_nothing(value: str) -> None:
+    for key in sorted(READ):
+        found = fact_of({key: value}, "", "")
+        assert found is None or any(
+            value.strip().lower() in where.is_in or where.is_set or where.key != key for where in found.where
+        )

@@ -1,0 +1,528 @@
+"""
+What is known of load balancers: who keeps the client's IP, who brings it in the PROXY header, who hides it.
+
+One table, by cloud, loadBalancerClass and annotations; each row names its source, and holds for the Services that its
+controller serves and no others (all are of type LoadBalancer). Of rows that match the first effect of `Effect` counts.
+docs/load-balancers.md shows the table; a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+Labels = Mapping[str, str]
+
+
+class Effect(StrEnum):
+    """What a load balancer does to the client's IP; in the order in which rows count."""
+
+    PROXY = "PROXY header"
+    HIDES = "hides"
+    UNSAFE = "unsafe"
+    KEEPS = "keeps"
+    NEEDS = "needs Local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """A condition on one annotation; of several given ones all must hold."""
+
+    key: str
+    is_in: tuple[str, ...] = ()
+    """It is there, with one of these values; case does not count."""
+    is_set: bool = False
+    """It is there, and neither empty nor `false`."""
+    has: str = ""
+    """It is a comma-separated list with this entry."""
+    lacks: str = ""
+    """It is none, or a list without this entry."""
+    begins: tuple[str, ...] = ()
+    """It is a list with an entry that begins so; case does not count."""
+    not_in: tuple[str, ...] = ()
+    """It is absent, or has none of these values."""
+
+    def holds(self, annotations: Labels) -> bool:
+        """Return whether *annotations* fulfil it."""
+        value = annotations.get(self.key)
+        if value is None:
+            return bool(self.lacks or self.not_in) and not (self.is_in or self.is_set or self.has or self.begins)
+        lower = value.strip().lower()
+        entries = [each.strip() for each in lower.split(",")]
+        return (
+            (not self.is_in or lower in self.is_in)
+            and (not self.is_set or lower not in {"", "false"})
+            and (not self.has or self.has in entries)
+            and (not self.lacks or self.lacks not in entries)
+            and (not self.begins or any(each.startswith(self.begins) for each in entries))
+            and lower not in self.not_in
+        )
+
+    def __str__(self) -> str:
+        """Return it as the documentation shows it."""
+        if self.is_in:
+            return f"`{self.key}: {'|'.join(self.is_in)}`"
+        if self.is_set:
+            return f"`{self.key}` set"
+        if self.has:
+            return f"`{self.key}` with `{self.has}`"
+        if self.lacks:
+            return f"`{self.key}` without `{self.lacks}`"
+        if self.begins:
+            return f"`{self.key}` with `{'…`, `'.join(self.begins)}…`"
+        return f"`{self.key}` none of {', '.join(f'`{each}`' for each in self.not_in)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fact."""
+
+    name: str
+    effect: Effect
+    of: str
+    """Whose load balancer it is."""
+    says: str
+    """Why: the cause of a decision."""
+    source: str
+    where: tuple[Where, ...] = ()
+    classes: tuple[str, ...] | None = None
+    """The loadBalancerClasses that the controller serves, '' for none; None: any."""
+    cloud: str = ""
+    """Of the nodes' spec.providerID, what stands before `://`; empty: any."""
+
+    def matches(self, annotations: Labels, load_balancer_class: str, cloud: str) -> bool:
+        """Return whether it speaks of a Service of type LoadBalancer."""
+        return (
+            (self.classes is None or load_balancer_class in self.classes)
+            and (not self.cloud or self.cloud == cloud)
+            and all(each.holds(annotations) for each in self.where)
+        )
+
+
+_AWS: Final = "service.beta.kubernetes.io/aws-load-balancer-"
+_AWS_NLB: Final = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
+_AWS_GUIDE: Final = (
+    "https://github.com/kubernetes-sigs/aws-load-balancer-controller/blob/10aab918280f/docs/guide/service/nlb.md"
+)
+_AWS_CLASSIC: Final = "https://kubernetes.io/docs/concepts/services-networking/service/#proxy-protocol-support-on-aws"
+_AWS_IP: Final = (
+    "ip targets see the NLB's address unless preserve_client_ip.enabled=true is among the target group's attributes"
+)
+_PRESERVE: Final = "preserve_client_ip.enabled=true"
+_NO_PRESERVE: Final = "preserve_client_ip.enabled=false"
+_NLB_TYPES: Final = ("nlb", "nlb-ip", "external")
+_ALIBABA: Final = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
+_ALIBABA_NLB: Final = ("alibabacloud.com/nlb",)
+_ALIBABA_GUIDE: Final = (
+    "https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/"
+    "use-annotations-to-configure-nlb-instances"
+)
+_ALIBABA_CLB: Final = "https://github.com/kubernetes/cloud-provider-alibaba-cloud/blob/eeb0ddc6/docs/usage.md"
+_OPENSTACK: Final = "loadbalancer.openstack.org/"
+_OPENSTACK_GUIDE: Final = (
+    "https://github.com/kubernetes/cloud-provider-openstack/blob/00b99a081a87/docs/openstack-cloud-controller-manager/"
+    "expose-applications-using-loadbalancer-type-service.md"
+)
+_DIGITALOCEAN: Final = "service.beta.kubernetes.io/do-loadbalancer-"
+_DIGITALOCEAN_GUIDE: Final = "https://docs.digitalocean.com/products/kubernetes/how-to/configure-load-balancers/"
+_LAYER_7: Final = "a layer-7 listener opens its own connections; the client is in X-Forwarded-For (numTrustedProxies)"
+_OWN_CONNECTIONS: Final = "it opens its own connections: without the PROXY header the gateway sees its address"
+_SHARED: Final = "an address that several Services share takes Local only with one selector for all"
+_UNCLASSED: Final = ("",)
+
+ROWS: Final = (
+    # --- The PROXY header
+    Row(
+        name="aws-proxy-protocol",
+        effect=Effect.PROXY,
+        of="AWS CLB (v1) and NLB (v2)",
+        where=(Where(key=f"{_AWS}proxy-protocol", is_in=("*",)),),
+        classes=("", *_AWS_NLB),
+        says="the load balancer speaks PROXY protocol",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="aws-target-group-proxy-protocol",
+        effect=Effect.PROXY,
+        of="AWS NLB",
+        where=(Where(key=f"{_AWS}target-group-attributes", has="proxy_protocol_v2.enabled=true"),),
+        classes=("", *_AWS_NLB),
+        says="the target group speaks PROXY protocol v2",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="alibaba-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Alibaba Cloud CLB and NLB",
+        where=(Where(key=f"{_ALIBABA}proxy-protocol", is_in=("on", "true")),),
+        classes=("", *_ALIBABA_NLB),
+        says="the load balancer speaks PROXY protocol",
+        source=_ALIBABA_GUIDE,
+    ),
+    Row(
+        name="openstack-proxy-protocol",
+        effect=Effect.PROXY,
+        of="OpenStack Octavia (OVH's too)",
+        where=(Where(key=f"{_OPENSTACK}proxy-protocol", is_in=("true", "v1", "v2")),),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source=_OPENSTACK_GUIDE,
+    ),
+    Row(
+        name="digitalocean-proxy-protocol",
+        effect=Effect.PROXY,
+        of="DigitalOcean",
+        where=(Where(key=f"{_DIGITALOCEAN}enable-proxy-protocol", is_in=("true",)),),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source=_DIGITALOCEAN_GUIDE,
+    ),
+    Row(
+        name="hetzner-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Hetzner Cloud",
+        where=(Where(key="load-balancer.hetzner.cloud/uses-proxyprotocol", is_in=("true",)),),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source="https://github.com/hetznercloud/hcloud-cloud-controller-manager (internal/annotation/load_balancer.go)",
+    ),
+    Row(
+        name="linode-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Akamai (Linode) NodeBalancer",
+        where=(Where(key="service.beta.kubernetes.io/linode-loadbalancer-default-proxy-protocol", is_in=("v1", "v2")),),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source="https://github.com/linode/linode-cloud-controller-manager (cloud/annotations)",
+    ),
+    *(
+        Row(
+            name=f"scaleway-proxy-protocol-{version}",
+            effect=Effect.PROXY,
+            of="Scaleway",
+            where=(Where(key=f"service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-{version}", is_set=True),),
+            classes=_UNCLASSED,
+            says="the load balancer speaks PROXY protocol",
+            source="https://github.com/scaleway/scaleway-cloud-controller-manager (docs/loadbalancer-annotations.md)",
+        )
+        for version in ("v1", "v2")
+    ),
+    Row(
+        name="oracle-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Oracle Cloud",
+        where=(
+            Where(
+                key="service.beta.kubernetes.io/oci-load-balancer-connection-proxy-protocol-version", is_in=("1", "2")
+            ),
+        ),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source="https://github.com/oracle/oci-cloud-controller-manager (docs/load-balancer-annotations.md)",
+    ),
+    # --- Hides the client
+    Row(
+        name="aws-nlb-ip",
+        effect=Effect.HIDES,
+        of="AWS NLB, ip targets",
+        where=(
+            Where(key=f"{_AWS}nlb-target-type", is_in=("ip",)),
+            Where(key=f"{_AWS}target-group-attributes", lacks=_PRESERVE),
+        ),
+        classes=("", *_AWS_NLB),
+        says=_AWS_IP,
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="aws-nlb-ip-type",
+        effect=Effect.HIDES,
+        of="AWS NLB, ip targets",
+        where=(
+            Where(key=f"{_AWS}type", is_in=("nlb-ip",)),
+            Where(key=f"{_AWS}target-group-attributes", lacks=_PRESERVE),
+        ),
+        classes=("", *_AWS_NLB),
+        says=_AWS_IP,
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="aws-nlb-preserve-off",
+        effect=Effect.HIDES,
+        of="AWS NLB",
+        where=(Where(key=f"{_AWS}target-group-attributes", has=_NO_PRESERVE),),
+        classes=("", *_AWS_NLB),
+        says="preserve_client_ip.enabled=false: targets see the NLB's address",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="aws-clb-layer-7",
+        effect=Effect.HIDES,
+        of="AWS CLB",
+        where=(
+            Where(key=f"{_AWS}backend-protocol", is_in=("http", "https")),
+            Where(key=f"{_AWS}type", not_in=_NLB_TYPES),
+        ),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_AWS_CLASSIC,
+    ),
+    Row(
+        name="aws-clb",
+        effect=Effect.HIDES,
+        of="AWS CLB",
+        where=(Where(key=f"{_AWS}type", not_in=_NLB_TYPES),),
+        classes=_UNCLASSED,
+        cloud="aws",
+        says=_OWN_CONNECTIONS,
+        source=_AWS_CLASSIC,
+    ),
+    Row(
+        name="alibaba-nlb-preserve-off",
+        effect=Effect.HIDES,
+        of="Alibaba Cloud NLB",
+        where=(Where(key=f"{_ALIBABA}preserve-client-ip", is_in=("off", "false")),),
+        classes=_ALIBABA_NLB,
+        says="preserve-client-ip is off: targets see the NLB's address, ENI or not",
+        source=_ALIBABA_GUIDE,
+    ),
+    Row(
+        name="alibaba-nlb-tcpssl",
+        effect=Effect.HIDES,
+        of="Alibaba Cloud NLB",
+        where=(Where(key=f"{_ALIBABA}protocol-port", begins=("tcpssl:",)),),
+        classes=_ALIBABA_NLB,
+        says="a TCPSSL listener can't preserve the client's IP, ENI or not",
+        source=_ALIBABA_GUIDE,
+    ),
+    Row(
+        name="alibaba-nlb-ip-group",
+        effect=Effect.HIDES,
+        of="Alibaba Cloud NLB",
+        where=(Where(key=f"{_ALIBABA}server-group-type", is_in=("ip",)),),
+        classes=_ALIBABA_NLB,
+        says="a server group of type Ip can't preserve the client's IP",
+        source=_ALIBABA_GUIDE,
+    ),
+    Row(
+        name="alibaba-clb-layer-7",
+        effect=Effect.HIDES,
+        of="Alibaba Cloud CLB",
+        where=(Where(key=f"{_ALIBABA}protocol-port", begins=("http:", "https:")),),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_ALIBABA_CLB,
+    ),
+    Row(
+        name="openstack-layer-7",
+        effect=Effect.HIDES,
+        of="OpenStack Octavia",
+        where=(Where(key=f"{_OPENSTACK}x-forwarded-for", is_in=("true",)),),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_OPENSTACK_GUIDE,
+    ),
+    Row(
+        name="digitalocean-layer-7",
+        effect=Effect.HIDES,
+        of="DigitalOcean",
+        where=(Where(key=f"{_DIGITALOCEAN}protocol", is_in=("http", "https", "http2", "http3")),),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_DIGITALOCEAN_GUIDE,
+    ),
+    Row(
+        name="digitalocean",
+        effect=Effect.HIDES,
+        of="DigitalOcean",
+        where=(Where(key=f"{_DIGITALOCEAN}type", not_in=("regional_network",)),),
+        classes=_UNCLASSED,
+        cloud="digitalocean",
+        says=_OWN_CONNECTIONS,
+        source=_DIGITALOCEAN_GUIDE,
+    ),
+    Row(
+        name="hetzner",
+        effect=Effect.HIDES,
+        of="Hetzner Cloud",
+        classes=_UNCLASSED,
+        cloud="hcloud",
+        says=_OWN_CONNECTIONS,
+        source="https://docs.hetzner.com/cloud/load-balancers/faq/",
+    ),
+    Row(
+        name="linode",
+        effect=Effect.HIDES,
+        of="Akamai (Linode) NodeBalancer",
+        classes=_UNCLASSED,
+        cloud="linode",
+        says=_OWN_CONNECTIONS,
+        source="https://techdocs.akamai.com/cloud-computing/docs/using-proxy-protocol-with-nodebalancers",
+    ),
+    Row(
+        name="huawei-transparent-off",
+        effect=Effect.HIDES,
+        of="Huawei Cloud ELB",
+        where=(Where(key="kubernetes.io/elb.enable-transparent-client-ip", is_in=("false",)),),
+        classes=_UNCLASSED,
+        says="enable-transparent-client-ip is false: nodes see the ELB's address",
+        source="https://support.huaweicloud.com/intl/en-us/usermanual-cce/cce_10_0385.html",
+    ),
+    Row(
+        name="huawei-layer-7",
+        effect=Effect.HIDES,
+        of="Huawei Cloud ELB",
+        where=(Where(key="kubernetes.io/elb.protocol-port", begins=("http:", "https:")),),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source="https://support.huaweicloud.com/intl/en-us/usermanual-cce/cce_10_0385.html",
+    ),
+    # --- Local would break it
+    *(
+        Row(
+            name=name,
+            effect=Effect.UNSAFE,
+            of=of,
+            where=(Where(key=key, is_set=True),),
+            says=f"{_SHARED}; annotation {key}",
+            source=source,
+        )
+        for name, of, key, source in (
+            (
+                "metallb-shared",
+                "MetalLB",
+                "metallb.universe.tf/allow-shared-ip",
+                "https://metallb.io/usage/#ip-address-sharing",
+            ),
+            (
+                "metallb-io-shared",
+                "MetalLB",
+                "metallb.io/allow-shared-ip",
+                "https://metallb.io/usage/#ip-address-sharing",
+            ),
+            (
+                "purelb-shared",
+                "PureLB",
+                "purelb.io/allow-shared-ip",
+                "https://purelb.github.io/purelb/operation/services/",
+            ),
+            (
+                "kube-vip-shared",
+                "kube-vip",
+                "kube-vip.io/leaseName",
+                "https://kube-vip.io/docs/usage/kubernetes-services/",
+            ),
+            (
+                "cilium-shared",
+                "Cilium LB IPAM",
+                "lbipam.cilium.io/sharing-key",
+                "https://docs.cilium.io/en/stable/network/lb-ipam/#sharing-keys",
+            ),
+            (
+                "cilium-io-shared",
+                "Cilium LB IPAM",
+                "io.cilium/lb-ipam-sharing-key",
+                "https://docs.cilium.io/en/v1.14/network/lb-ipam/#sharing-keys",
+            ),
+        )
+    ),
+    Row(
+        name="openstack-no-health-monitor",
+        effect=Effect.UNSAFE,
+        of="OpenStack Octavia",
+        where=(Where(key=f"{_OPENSTACK}enable-health-monitor", is_in=("false",)),),
+        classes=_UNCLASSED,
+        says="without a health monitor nodes that have no gateway pod get traffic too, and drop it under Local",
+        source=_OPENSTACK_GUIDE,
+    ),
+    # --- Keeps the client by itself
+    Row(
+        name="aws-nlb-ip-preserved",
+        effect=Effect.KEEPS,
+        of="AWS NLB, ip targets",
+        where=(
+            Where(key=f"{_AWS}nlb-target-type", is_in=("ip",)),
+            Where(key=f"{_AWS}target-group-attributes", has=_PRESERVE),
+        ),
+        classes=("", *_AWS_NLB),
+        says="ip targets with preserve_client_ip.enabled=true: the NLB reaches pods and keeps the client's IP",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="aws-nlb-ip-type-preserved",
+        effect=Effect.KEEPS,
+        of="AWS NLB, ip targets",
+        where=(
+            Where(key=f"{_AWS}type", is_in=("nlb-ip",)),
+            Where(key=f"{_AWS}target-group-attributes", has=_PRESERVE),
+        ),
+        classes=("", *_AWS_NLB),
+        says="ip targets with preserve_client_ip.enabled=true: the NLB reaches pods and keeps the client's IP",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="tencent-direct-access",
+        effect=Effect.KEEPS,
+        of="Tencent Cloud CLB",
+        where=(Where(key="service.cloud.tencent.com/direct-access", is_in=("true",)),),
+        classes=_UNCLASSED,
+        says="direct access: the CLB reaches pods and keeps the client's IP",
+        source="https://www.tencentcloud.com/document/product/457/38408",
+    ),
+    # --- Keeps it up to the node
+    Row(
+        name="aws-nlb-instance",
+        effect=Effect.NEEDS,
+        of="AWS NLB, instance targets",
+        where=(Where(key=f"{_AWS}nlb-target-type", is_in=("instance",)),),
+        classes=("", *_AWS_NLB),
+        says="instance targets: the NLB keeps the client's IP up to the node",
+        source=_AWS_GUIDE,
+    ),
+    Row(
+        name="alibaba-nlb",
+        effect=Effect.NEEDS,
+        of="Alibaba Cloud NLB",
+        classes=_ALIBABA_NLB,
+        says="node backends: the NLB keeps the client's IP up to the node",
+        source=_ALIBABA_GUIDE,
+    ),
+    Row(
+        name="azure",
+        effect=Effect.NEEDS,
+        of="Azure Load Balancer",
+        classes=_UNCLASSED,
+        cloud="azure",
+        says="a pass-through load balancer keeps the client's IP up to the node",
+        source="https://learn.microsoft.com/azure/aks/load-balancer-standard#maintain-the-clients-ip-on-inbound-connections",
+    ),
+    Row(
+        name="gcp",
+        effect=Effect.NEEDS,
+        of="Google Cloud pass-through NLB (target pools, GCE_VM_IP NEGs)",
+        classes=("", "networking.gke.io/l4-regional-external", "networking.gke.io/l4-regional-internal"),
+        cloud="gce",
+        says="a pass-through load balancer keeps the client's IP up to the node",
+        source="https://cloud.google.com/kubernetes-engine/docs/concepts/service-load-balancer#effect_of_externaltrafficpolicy",
+    ),
+    Row(
+        name="tencent",
+        effect=Effect.NEEDS,
+        of="Tencent Cloud CLB",
+        classes=_UNCLASSED,
+        cloud="qcloud",
+        says="the CLB keeps the client's IP up to the node",
+        source="https://www.tencentcloud.com/document/product/457/38426",
+    ),
+)
+_ORDERED: Final = tuple(row for effect in Effect for row in ROWS if row.effect is effect)
+READ: Final = frozenset(where.key for row in ROWS for where in row.where)
+"""The annotations that the table reads."""
+_CLASSES: Final = frozenset(each for row in ROWS for each in row.classes or () if each)
+_CLOUDS: Final = frozenset(row.cloud for row in ROWS if row.cloud)
+
+
+def fact_of(annotations: Labels, load_balancer_class: str, cloud: str) -> Row | None:
+    """Return the row that counts for a Service of type LoadBalancer; None where nothing is known of it."""
+    if load_balancer_class not in _CLASSES and cloud not in _CLOUDS and READ.isdisjoint(annotations):
+        return None  # what most have
+    return next((row for row in _ORDERED if row.matches(annotations, load_balancer_class, cloud)), None)
