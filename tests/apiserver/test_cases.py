@@ -6,14 +6,17 @@ not name go away before it.
 """
 
 import copy
+import json
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.apiserver.deployed import Deployed, eventually
 from tests.cases.case import Case, Expected, cases, identifier, patch_of
+from tests.cli.command import run
 from tests.parts.api import ApiError, Reply
 from tests.parts.kube import ControlPlane
 from webhook.rules.decision import Mode, Outcome
@@ -188,6 +191,24 @@ def _assert_decided(cluster: Cluster, namespace: str, case: Case, want: Expected
     assert (stored is None) == case.dry_run
     if stored is not None and kind in {"Pod", "Service"}:
         assert _fields(stored) == _fields(made)
+    if case.operation == "CREATE" and not case.sub_resource:
+        _assert_checked(cluster, namespace, case, made)
+
+
+def _assert_checked(cluster: Cluster, namespace: str, case: Case, made: Reply) -> None:
+    """`check` says what the webhook said of what the API server made of it, and prints what is stored."""
+    options = ("--kubeconfig", str(cluster.deployed.plane.kubeconfig), "-n", namespace)
+    given = json.dumps(case.object)
+    (element,) = json.loads(run("check", *options, "-o", "json", "-", given=given).stdout)
+    said = cluster.said(made.audit_id)
+    if said:  # where it is not called nobody asked for it
+        assert (element["reason"], element["outcome"]) == (said["reason"], said["outcome"])
+        assert element["cause"] == said["cause"]
+    if case.object["kind"] in {"Pod", "Service"}:
+        (printed,) = yaml.safe_load_all(run("check", *options, "-o", "yaml", "-", given=given).stdout)
+        mode, method, policy = _fields(printed)
+        assert (mode, method) == _fields(made)[:2]
+        assert policy in {_fields(made)[2], None}
 
 
 def _ask(cluster: Cluster, namespace: str, case: Case, *, dry_run: bool = False) -> Reply:
@@ -236,7 +257,7 @@ def _fields(document: Mapping[str, Any]) -> tuple[str | None, ...]:
     """Return everything that we may set."""
     metadata, spec = document["metadata"], document["spec"]
     return (
-        (metadata.get("annotations") or {}).get(MODE),
+        (metadata.get("annotations") or {}).get(MODE) or None,  # a null is stored as an empty text
         (metadata.get("labels") or {}).get(METHOD),
         spec.get("externalTrafficPolicy"),
     )

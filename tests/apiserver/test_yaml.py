@@ -16,7 +16,7 @@ from tests.parts.kubectl_yaml import KubectlYaml
 from webhook.cli.yamls_out import yaml_of
 from webhook.facts.files import read
 from webhook.facts.problem import Problem
-from webhook.rules.yamls import documents
+from webhook.rules.yamls import YAMLInvalid, documents
 
 WORDS: Final = (
     *("08", "1234e56", "0123", "1e3", "0o17", "+.5", "1e-5", "0192389", "1_0e3", "0X1F", "0b_1", "=", "2024-01-01"),
@@ -128,3 +128,31 @@ def test_every_stream_that_kubectl_reads_is_read_the_same(kubectl: KubectlYaml, 
         assert problems == []
         assert ours == list(theirs.documents)
         assert [each["metadata"]["name"] for each in ours] == ["a", "b"]
+
+
+READ: Final = (
+    *(
+        f"a: {{{key}: 1}}"
+        for key in ("1", "1.5", "08", "1e3", "0x10", "0123", "1_000", ".5", "1.", "1e400", "-1", "+1")
+    ),
+    *(f"a: {{{key}: 1}}" for key in ("1e20", "1.0", "1234567.5", "1e-7", "1e-4", "100000.0", "-1e-9", "0b11", "+1")),
+    *("x: 08", "x: 1e3", "x: 1.", "x: 0b11", "x: 0o17", "x: +12", "x: -0x1f", "x: 1_0.5_0", "x: 1:30", "x: 0x"),
+    *("x: 08.5", "x: 1e400", "x: -1e400", "x: 1e-400", "x: 18446744073709551615", "x: !!str 08", "x: ! 5", "x: !foo 1"),
+    *("x: !!binary aGk=", 'x: !!int "5"', "x: !!float 5", 'x: !!bool "yes"', "x: !!null", "x: !!str", "x: ~", "x:"),
+    *("x: 2024-01-01T00:00:00Z", "x: <<", "x: =", "x: y", "x: On", "x: NULL", "x: |2\n   a\n  b", "x: >-\n  a\n\n  b"),
+    *("a: &a {b: 1}\nc: {<<: *a, d: 2}", "a: &a [1]\nb: *a", "a: [1, 2, ]", "a: {b: 1, }", "? a\n: b", '"a\\\n  b": c'),
+    *("x: .inf", "x: -.Inf", "x: .NaN", "{a: b}: c", "? [a]\n: 1", "~: 1", "a: *b", "a: [", "\ta: 1", "a: 'b"),
+)
+
+
+@pytest.mark.parametrize("text", READ, ids=ascii)
+def test_what_kubectl_reads_is_read_the_same(kubectl: KubectlYaml, text: str) -> None:
+    """The same value, or an error in both."""
+    theirs = kubectl.read(text.encode())
+    try:
+        ours = [each.value for each in documents(text + "\n")]
+    except YAMLInvalid:
+        assert theirs.error
+    else:
+        assert not theirs.error
+        assert same(ours, list(theirs.documents))

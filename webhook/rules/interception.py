@@ -260,7 +260,9 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
     if chosen is None:
         mode, fact = DEFAULT_MODE, USUAL.fact
     else:
-        mode = chosen.mode or (default.mode if default is not None else DEFAULT_MODE)
+        # An annotation that was left empty is a mode that Istio refuses, and no silence.
+        stated = annotations.get(wellknown.INTERCEPTION_MODE)
+        mode = stated if stated is not None else chosen.mode or (default.mode if default is not None else DEFAULT_MODE)
         fact = chosen.fact
         if not chosen.environment and default is not None and default.environment:
             # The pod's ProxyConfig is merged into the mesh's, and proxyMetadata with it.

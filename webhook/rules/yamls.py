@@ -6,10 +6,13 @@ takes a key that is there twice as an error. Text of any origin is safe to read:
 in a loop, since PyYAML's composer calls itself for each level and ends the process where text nests deeply enough.
 """
 
+import base64
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -229,8 +232,8 @@ def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
 
 
 def _tag(event: yaml.ScalarEvent) -> str:
-    if event.tag is not None and event.tag != "!":
-        return str(event.tag).rpartition(":")[2]
+    if event.tag is not None:
+        return "str" if event.tag == "!" else str(event.tag).rpartition(":")[2]
     if event.implicit[0]:
         text = event.value
         first = text[:1]
@@ -286,7 +289,21 @@ def _key(node: _Node) -> str:
     scalar = _scalar(node)
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
-    return "null" if scalar is None else node.text
+    if scalar is None:
+        raise YAMLInvalid("a key must be a string, this one is null", node.line)
+    if isinstance(scalar, float):
+        return _number_key(scalar)
+    return str(scalar)
+
+
+def _number_key(number: float) -> str:
+    """Return *number* as Go's `FormatFloat(…, 'g', -1, 64)` writes it: from a million on with an exponent."""
+    digits = Decimal(repr(number)).normalize()
+    exponent = digits.adjusted()
+    if -4 <= exponent < 6:
+        return format(digits, "f")
+    mantissa = format(digits.scaleb(-exponent), "f")
+    return f"{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02}"
 
 
 def _scalar(node: _Node) -> Any:
@@ -300,11 +317,25 @@ def _scalar(node: _Node) -> Any:
             case "int":
                 return _integer(text.replace("_", ""))
             case "float":
-                return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+                return _float(text, node.line)
+            case "binary":
+                return base64.b64decode(text).decode()
             case _:
                 return text
+    except YAMLInvalid:
+        raise
     except ValueError:
         return text
+
+
+def _float(text: str, line: int) -> float:
+    """JSON has no infinity and no NaN; digits that are beyond every float stay a text, as Go has it."""
+    number = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if math.isfinite(number):
+        return number
+    if any(each.isdigit() for each in text):
+        raise ValueError("too large")
+    raise YAMLInvalid(f"{text} is no number that JSON has", line)
 
 
 def _integer(text: str) -> int:
