@@ -7,19 +7,31 @@ that is fed the API server's JSON, and the snapshots that it gives.
 """
 
 import json
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.property import documents as made, plain
 from tests.property.documents import Document
 from webhook.facts.collect import Collector, decode
-from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder, feasible_nodes, index_nodes
+from webhook.rules.nodes import (
+    Node,
+    NodeIndex,
+    NodeIndexBuilder,
+    NodeSelectorTerm,
+    feasible_nodes,
+    glob_matches,
+    index_nodes,
+)
 from webhook.rules.objects import PodSpec
+from webhook.rules.ordering import Ordering
 from webhook.rules.policy import BUILT_IN
+from webhook.rules.selectors import Requirement, Toleration
 
 
 def asked(index: NodeIndex, document: Document) -> tuple[set[str], set[str]]:
@@ -53,6 +65,74 @@ def test_every_operator_on_every_key_and_taint(nodes: list[Document]) -> None:
     transient = [*plain.TRANSIENT, *plain.BUILT_IN_TRANSIENT]
     for pod in made.PROBES:
         assert asked(index, pod) == looped(nodes, pod, transient), pod
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    nodes=st.lists(made.nodes, max_size=40),
+    tolerations=st.lists(made.tolerations, min_size=17, max_size=60),
+    terms=st.none() | st.lists(made.terms, min_size=17, max_size=60),
+)
+def test_more_tolerations_and_terms_than_are_taken_one_by_one(
+    nodes: list[Document], tolerations: list[Document], terms: list[Document] | None
+) -> None:
+    """Many are folded into few, and equal ones decided once."""
+    index = index_nodes((msgspec.convert(each, Node) for each in nodes), BUILT_IN.node_rules)
+    last = list({plain.name_of(each): each for each in nodes}.values())
+    transient = [*plain.TRANSIENT, *plain.BUILT_IN_TRANSIENT]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    affinity = {} if terms is None else {"affinity": {"nodeAffinity": required}}
+    for some in (tolerations, tolerations[:17], [*tolerations, {"operator": "Exists"}]):
+        pod = {"tolerations": some, **affinity}
+        assert asked(index, pod) == looped(last, pod, transient)
+
+
+def numbered(count: int, every: int = 1) -> list[Document]:
+    """Return nodes with an integer each, as a label and as a taint, some of which are not written as such."""
+    found = []
+    for number in range(count):
+        value = str(number // every * 3) if number % 11 else f"{number}x"
+        taint = {"key": "dedicated", "value": value, "effect": "NoSchedule"}
+        found.append(made.node(f"n{number}", {"rank": value, "zone": "a"}, {"taints": [taint]}, {}))
+    return found
+
+
+@pytest.mark.parametrize(("count", "every"), [(1_200, 1), (1_200, 5), (1_200, 40), (12_000, 1)])
+def test_bounds_over_many_integers(count: int, every: int) -> None:
+    """Beyond a few integers there are sets at some of them alone, and from some size on they are put together apart."""
+    nodes = numbered(count, every)
+    index = index_nodes((msgspec.convert(each, Node) for each in nodes), BUILT_IN.node_rules)
+    for bound in {0, 1, 2, count, 3 * count - 6, 3 * count - 4, 3 * count, *range(5, 2_000, 397)}:
+        for operator in ("Gt", "Lt"):
+            held = {f"n{number}": number // every * 3 for number in range(count) if number % 11}
+            fits = {
+                name for name, integer in held.items() if (integer > bound if operator == "Gt" else integer < bound)
+            }
+            term = NodeSelectorTerm(match_expressions=[Requirement(key="rank", operator=operator, values=[str(bound)])])
+            assert set(index.names(index.selected(None, [term]))) == fits
+            alone = [Toleration(key="dedicated", operator=operator, value=str(bound))]
+            assert set(index.names(index.tolerated(alone))) == fits
+            many = [*alone, *(Toleration(key=f"other-{each}") for each in range(20))]
+            assert set(index.names(index.tolerated(many))) == fits
+
+
+def test_an_integer_label_of_50_000_nodes_takes_at_most_4_mib() -> None:
+    """A set for each integer would take 160."""
+    held = [(number * 7, (number,)) for number in range(50_000)]
+    tracemalloc.start()
+    ordering = Ordering(held)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept <= 4 * 2**20
+    assert ordering.above(7 * 49_998) == 1 << 49_999
+    assert ordering.below(8) == 0b11
+    assert ordering.above(7 * 25_000).bit_count() == 24_999
+
+
+@settings(max_examples=300, deadline=None)
+@given(glob=st.text("ab*?", max_size=8), text=st.text("ab\n", max_size=12))
+def test_globs_mean_what_they_say_letter_by_letter(glob: str, text: str) -> None:
+    assert glob_matches(glob, text) == plain.fits(glob, text)
 
 
 @settings(max_examples=200, deadline=None)

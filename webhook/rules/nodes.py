@@ -11,7 +11,7 @@ replaces is in tests/property/plain.py, and they are compared there.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
@@ -20,16 +20,19 @@ from typing import Final, Generic, TypeAlias, TypeVar
 import msgspec
 
 from webhook.rules import wellknown
+from webhook.rules.ordering import Ordering
 from webhook.rules.selectors import (
     EVERYTHING,
     LabelSelector,
     Requirement,
     Taint,
     Toleration,
+    parse_canonical,
     parse_int64,
     requirement_is_valid,
     tolerates,
 )
+from webhook.rules.tolerating import Tolerated, by_key_and_effect
 
 MANY_VALUES: Final = 256
 """Values of a label from which on they are taken to be one of each node."""
@@ -120,8 +123,12 @@ class NodeRules:
 
 @lru_cache(maxsize=1024)
 def _pattern(glob: str) -> re.Pattern[str]:
-    pieces = ("".join(".*" if c == "*" else "." if c == "?" else re.escape(c)) for c in glob)
-    return re.compile("".join(pieces), re.DOTALL)
+    first, *others = ("".join("." if c == "?" else re.escape(c) for c in piece) for piece in glob.split("*"))
+    if not others:
+        return re.compile(first, re.DOTALL)
+    # What lies between two stars is best found as early as it can be, and a group `(?>…)` gives nothing back.
+    middle = "".join(f"(?>.*?{piece})" for piece in others[:-1] if piece)
+    return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL)
 
 
 def glob_matches(glob: str | None, text: str) -> bool:
@@ -183,8 +190,8 @@ class _Key:
 
     holders: int = 0
     values: dict[str, int | Few] = field(default_factory=dict)
-    ordered: tuple[tuple[int, int], ...] | None = None
-    """Integer values in order with their nodes, made when Gt or Lt first asks for this key."""
+    ordered: Ordering | None = None
+    """Its integers in order, made when Gt or Lt first asks for this key."""
 
     def copy(self) -> "_Key":
         return _Key(self.holders, dict(self.values))
@@ -214,12 +221,11 @@ class _Key:
         held = self.values.get(value, 0)
         return held if isinstance(held, int) else _bits(held)
 
-    def integers(self) -> tuple[tuple[int, int], ...]:
+    def ordering(self, read: Callable[[str], int | None]) -> Ordering:
+        """Return the nodes by integer; *read* is the same at each call: labels and taints read integers differently."""
         if self.ordered is None:
-            numbers = ((parse_int64(value), value) for value in self.values)
-            self.ordered = tuple(
-                sorted((number, self.holding(value)) for number, value in numbers if number is not None),
-            )
+            numbers = ((read(value), held) for value, held in self.values.items())
+            self.ordered = Ordering((number, held) for number, held in numbers if number is not None)
         return self.ordered
 
 
@@ -231,6 +237,7 @@ def _bits(slots: Iterable[int]) -> int:
 
 
 _NO_KEY: Final = _Key()
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class NodeIndex:
@@ -272,10 +279,10 @@ class NodeIndex:
         """Return what the index knows of the node called *name*."""
         return self._nodes.get(name)
 
-    def names(self, nodes: int) -> list[str]:
-        """Return the names of the set *nodes*, in slot order."""
-        found = []
-        while nodes:
+    def names(self, nodes: int, most: int | None = None) -> list[str]:
+        """Return the names of the set *nodes*, in slot order; only the first *most* where that is given."""
+        found: list[str] = []
+        while nodes and len(found) != most:
             lowest = nodes & -nodes
             name = self._by_slot[lowest.bit_length() - 1]
             if name is not None:
@@ -302,6 +309,8 @@ class NodeIndex:
         A cordoned node passes a pod that tolerates its taint, with or without the taint on the node:
         https://github.com/kubernetes/kubernetes/blob/v1.37.2/pkg/scheduler/framework/plugins/nodeunschedulable/node_unschedulable.go
         """
+        if len(tolerations) > FEW:
+            return self._tolerated_by_many(tolerations)
         allowed = self.everything
         if self.cordoned and not any(
             tolerates(each, key=wellknown.UNSCHEDULABLE_TAINT, value="", effect="NoSchedule") for each in tolerations
@@ -310,6 +319,17 @@ class NodeIndex:
         for (key, effect, _), holders in self._taints.items():
             # a ^ (a & b) is a & ~b, at half the cost: the inverse of a large int is negative, and copied for each step.
             allowed ^= allowed & self._repelled(key, effect, holders, tolerations)
+        return allowed
+
+    def _tolerated_by_many(self, tolerations: Sequence[Toleration]) -> int:
+        """As `tolerated`: equal tolerations, and those that say less than others, cost nothing."""
+        by_key = by_key_and_effect(tolerations)
+        allowed = self.everything
+        if self.cordoned:
+            cordon = _Key(self.cordoned, {"": self.cordoned})
+            allowed ^= allowed & self._repelled_by_many(wellknown.UNSCHEDULABLE_TAINT, "NoSchedule", cordon, by_key)
+        for (key, effect, _), holders in self._taints.items():
+            allowed ^= allowed & self._repelled_by_many(key, effect, holders, by_key)
         return allowed
 
     @staticmethod
@@ -324,10 +344,31 @@ class NodeIndex:
             elif each.operator in {"", "Equal"}:
                 if not each.effect or each.effect == effect:
                     repelled ^= repelled & holders.holding(each.value)
-            else:
-                for value in holders.values:
-                    if tolerates(each, key=key, value=value, effect=effect):
-                        repelled ^= repelled & holders.holding(value)
+            elif each.operator in {"Gt", "Lt"} and (not each.effect or each.effect == effect):
+                bound = parse_canonical(each.value)
+                if bound is not None:
+                    ordering = holders.ordering(parse_canonical)
+                    repelled ^= repelled & (ordering.above(bound) if each.operator == "Gt" else ordering.below(bound))
+        return repelled
+
+    @staticmethod
+    def _repelled_by_many(key: str, effect: str, holders: _Key, allowed: Mapping[tuple[str, str], Tolerated]) -> int:
+        """As `_repelled`: in steps that grow with the taint's values, not with the tolerations."""
+        repelled = holders.holders
+        for which in {(key, effect), (key, ""), ("", effect), ("", "")}:
+            tolerated = allowed.get(which)
+            if tolerated is None:
+                continue
+            if tolerated.all:
+                return 0
+            values, held = tolerated.values, holders.values
+            for value in values if len(values) < len(held) else held:
+                if value in values:
+                    repelled ^= repelled & holders.holding(value)
+            if tolerated.above is not None:
+                repelled ^= repelled & holders.ordering(parse_canonical).above(tolerated.above)
+            if tolerated.below is not None:
+                repelled ^= repelled & holders.ordering(parse_canonical).below(tolerated.below)
         return repelled
 
     def selected(
@@ -346,6 +387,8 @@ class NodeIndex:
             nodes &= self._keys.get(key, _NO_KEY).holding(value)
         if terms is not None and nodes:
             chosen = 0
+            if len(terms) > FEW:
+                terms = list({_encode(term): term for term in terms}.values())  # equal ones are decided once
             for term in terms:
                 chosen |= self._term(term)
             nodes &= chosen
@@ -373,11 +416,8 @@ class NodeIndex:
                 return self.everything ^ key.holders
             case "Gt" | "Lt" as operator:
                 bound = parse_int64((requirement.values or ("",))[0]) or 0
-                nodes = 0
-                for number, holding in key.integers():
-                    if (number > bound) if operator == "Gt" else (number < bound):
-                        nodes |= holding
-                return nodes
+                ordering = key.ordering(parse_int64)
+                return ordering.above(bound) if operator == "Gt" else ordering.below(bound)
             case operator:
                 nodes = 0
                 for value in requirement.values or ():

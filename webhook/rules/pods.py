@@ -18,7 +18,7 @@ from webhook.rules.interception import (
     is_customised,
     root_forbidden,
 )
-from webhook.rules.limits import ANNOTATIONS_TOTAL
+from webhook.rules.limits import ANNOTATIONS_TOTAL, NAMED
 from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
@@ -418,8 +418,8 @@ def fact_nodes(case: PodCase) -> str:
     nodes = _candidates(case)
     if not nodes:
         return _NONE_YET
-    names = ", ".join(snapshot.nodes.names(nodes)[:3])
-    more = f" and {nodes.bit_count() - 3} more" if nodes.bit_count() > 3 else ""
+    names = ", ".join(snapshot.nodes.names(nodes, NAMED))
+    more = f" and {nodes.bit_count() - NAMED} more" if nodes.bit_count() > NAMED else ""
     return f"all {nodes.bit_count()} feasible nodes support TPROXY: {names}{more}"
 
 

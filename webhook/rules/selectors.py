@@ -226,7 +226,7 @@ def tolerates(toleration: Toleration, *, key: str, value: str, effect: str) -> b
         case "Exists":
             return True
         case "Gt" | "Lt":
-            bound, number = _canonical(toleration.value), _canonical(value)
+            bound, number = parse_canonical(toleration.value), parse_canonical(value)
             if bound is None or number is None:
                 return False
             return number > bound if toleration.operator == "Gt" else number < bound
@@ -234,5 +234,6 @@ def tolerates(toleration: Toleration, *, key: str, value: str, effect: str) -> b
             return False
 
 
-def _canonical(text: str) -> int | None:
+def parse_canonical(text: str) -> int | None:
+    """Read *text* as tolerations' Gt and Lt do: no plus sign, no leading zeros, no minus zero."""
     return parse_int64(text) if len(text) <= 20 and _CANONICAL_INTEGER.fullmatch(text) else None
