@@ -6,18 +6,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from tests.bench import bombs
 from tests.property import clusters
 from tests.property.clusters import NOW, Reviewed
 from tests.property.documents import Document
 from webhook.rules import excess, limits, selectors
 from webhook.rules.decide import decide, explain
 from webhook.rules.decision import OUTCOMES, Decision, Outcome, Reason, named, one_line
-from webhook.rules.objects import ObjectMeta, Pod, Service
+from webhook.rules.objects import CronJob, Deployment, ObjectMeta, Pod, Service
 from webhook.rules.snapshot import Request, Snapshot
 from webhook.server import review
+from webhook.server.oversize import within
 
 law = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -248,6 +251,72 @@ def test_no_cache_of_the_rules_is_large() -> None:
                 found[f"{attribute.__module__}.{attribute.__name__}"] = info().maxsize
     assert found
     assert all(size is not None and size <= 1_024 for size in found.values()), found
+
+
+@pytest.mark.parametrize("name", bombs.BOMBS)
+def test_the_worst_objects_that_are_known_get_a_small_answer(name: str) -> None:
+    """And none of them a patch that was not meant: what is too large is left alone."""
+    body = bombs.review(bombs.BOMBS[name]())
+    uid, request = review.decode(body)
+    decision = decide(request, SNAPSHOT, now=NOW)
+    assert_bounded(decision, review.encode(uid, decision))
+    if len(body) > bombs.OBJECT_BYTES // 2 and name != "what is not read":
+        assert decision.reason is Reason.TOO_LARGE
+        assert not decision.patch
+
+
+def _lists_of(kind: Any, above: str, found: set[str]) -> None:
+    """Add the paths of the lists and mappings that decoding a struct of *kind* makes."""
+    struct: Any = msgspec.inspect.type_info(kind)
+    for field in struct.fields:
+        types = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+        for each in types:
+            path = f"{above}{field.encode_name}"
+            if isinstance(each, msgspec.inspect.StructType):
+                _lists_of(each.cls, f"{path}.", found)
+            elif isinstance(each, msgspec.inspect.ListType | msgspec.inspect.DictType):
+                found.add(path)
+
+
+@pytest.mark.parametrize("kind", [Pod, Service, Deployment, CronJob])
+def test_every_list_that_is_decoded_is_counted_before(kind: Any) -> None:
+    """Whoever adds one to the objects adds it to what `oversize` counts."""
+    lists: set[str] = set()
+    _lists_of(kind, "", lists)
+    assert lists
+    for path in lists:
+        document: Any = [""] * (limits.CONTAINER_ELEMENTS + 1)
+        for part in reversed(path.split(".")):
+            document = {part: document}
+        document = {"kind": kind.__name__, "metadata": {"name": "a"}, **document}
+        body = json.dumps({"request": {"object": document}}).encode()
+        read, excess = within(body)
+        field = re.sub(r"(spec\.affinity)\..*", r"\1", path)
+        assert excess.startswith(f"{field}: {limits.CONTAINER_ELEMENTS + 1:,} elements, of which at most")
+        assert len(read) < 1_000
+
+
+def test_elements_in_all_are_bounded_too() -> None:
+    """Each part is within its limit; the largest are left out until all together are."""
+    part = {f"k{number}": "" for number in range(limits.ELEMENTS)}
+    many = [""] * limits.ELEMENTS
+    spec = {"nodeSelector": part, "tolerations": many, "containers": [""] * 100_000, "affinity": {"x": many}}
+    document = {"kind": "Pod", "metadata": {"labels": part, "annotations": part}, "spec": spec}
+    read, excess = within(json.dumps({"request": {"object": document}}).encode())
+    assert excess.startswith("spec.containers: 100,000 elements")
+    assert read.count(b",") <= limits.ELEMENTS_IN_ALL
+    assert b'"tolerations"' in read
+
+
+def test_what_is_large_for_other_reasons_is_read_whole() -> None:
+    """Commas in what no decision reads, or in texts, say nothing."""
+    document = bombs.pod(
+        {"example.com/list": "1," * 60_000}, volumes=[{}] * 100_000, tolerations=[{"operator": "Exists"}]
+    )
+    body = bombs.review(document)
+    assert within(body) == (body, "")
+    decision, _ = asked(document)
+    assert decision.reason is not Reason.TOO_LARGE
 
 
 def test_too_large_is_a_loss() -> None:

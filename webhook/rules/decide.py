@@ -1,5 +1,6 @@
 """`decide` stops at the first question that answers, `explain` shows how it got there: the core ends here."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +24,7 @@ from webhook.rules.mark import mark
 from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Shaped, Workload
 from webhook.rules.patch import NOTHING
 from webhook.rules.pods import POD_QUESTIONS, SMALL_POD_QUESTIONS, PodCase
-from webhook.rules.questions import C, Question
+from webhook.rules.questions import SMALL_ENOUGH, C, Question
 from webhook.rules.services import SERVICE_QUESTIONS, ServiceCase
 from webhook.rules.snapshot import Request, Snapshot
 from webhook.rules.templates import as_daemon
@@ -54,10 +55,10 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
         return _decide_each(request, request.object, snapshot, now=now)
     case = _case(request, snapshot, now=now)
     if isinstance(case, PodCase):
-        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
+        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else _knowing(POD_QUESTIONS, request.excess)
         return _decided(case, _first(case, questions), patches=isinstance(request.object, Pod))
     if isinstance(case, ServiceCase):
-        return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
+        return _decided(case, _first(case, _knowing(SERVICE_QUESTIONS, request.excess)), patches=True)
     return Decision(
         reason=Reason.NOT_HANDLED, cause=one_line(case, CAUSE_LIMIT), mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED
     )
@@ -79,9 +80,9 @@ def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Exp
     """
     case = _case(request, snapshot, now=now)
     if isinstance(case, PodCase):
-        return tuple(_explained(case, POD_QUESTIONS))
+        return tuple(_explained(case, _knowing(POD_QUESTIONS, request.excess)))
     if isinstance(case, ServiceCase):
-        return tuple(_explained(case, SERVICE_QUESTIONS))
+        return tuple(_explained(case, _knowing(SERVICE_QUESTIONS, request.excess)))
     cause = one_line(case, CAUSE_LIMIT)
     return (Explained("handled?", Answer(Reason.NOT_HANDLED, cause), cause),)
 
@@ -116,6 +117,22 @@ def pod_of(workload: Workload) -> Pod:
     template = workload.template()
     pod = Pod(metadata=template.metadata or ObjectMeta(), spec=template.spec)
     return as_daemon(pod) if isinstance(workload, DaemonSet) else pod
+
+
+def as_daemon(pod: Pod) -> Pod:
+    """Return *pod* as a DaemonSet's controller makes it, whoever's DaemonSet it is."""
+    tolerations = [*(pod.spec.tolerations or ()), DAEMON_TOLERATION]
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, tolerations=tolerations))
+
+
+def _knowing(questions: Sequence[Question[C]], excess: str) -> Sequence[Question[C]]:
+    """Return *questions*, of which the one for the object's size knows that *excess* was not even decoded."""
+    if not excess:
+        return questions
+    answer = Answer(Reason.TOO_LARGE, excess)
+    return [
+        dataclasses.replace(each, ask=lambda _: answer) if each.text == SMALL_ENOUGH else each for each in questions
+    ]
 
 
 def _first(case: C, questions: Sequence[Question[C]]) -> Answer:

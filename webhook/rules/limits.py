@@ -41,6 +41,14 @@ Bytes of an object of a kind that is not ours, in which pod templates are looked
 Only kinds that the configuration was told of (`webhook.workloads`) are sent. The largest Rollouts have some 20 KiB;
 reading this much takes up to 5 ms. The custom resource of a larger one is let through unseen.
 """
+ELEMENTS: Final = 50_000
+"""Elements (commas in JSON, plus one) of labels, tolerations, a nodeSelector, an affinity, externalIPs or ports."""
+CONTAINER_ELEMENTS: Final = 150_000
+"""The same of all containers, or all init containers: with 10 bytes for each they fill what etcd takes."""
+ANNOTATION_ELEMENTS: Final = 100_000
+"""The same of annotations; commas in their texts count, and all of them have 256 KiB."""
+ELEMENTS_IN_ALL: Final = 200_000
+"""The same of all of these together: what is decoded at the most."""
 SMALL: Final = 12_000
 """
 Bytes of JSON that can't hold more of anything than its limit: 4,000 empty tolerations take 12,001.

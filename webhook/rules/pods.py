@@ -27,6 +27,7 @@ from webhook.rules.podsecurity import enforced_because, enforced_level
 from webhook.rules.policy import Fallback, Level, Policy
 from webhook.rules.questions import (
     NO_LABELS,
+    SMALL_ENOUGH,
     Case,
     Question,
     ask_opted_in,
@@ -472,7 +473,7 @@ def ask_tproxy(case: PodCase) -> Answer | None:
 POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
     Question("which policy, and no live exception?", ask_policy, fact_policy),
-    Question("small enough to decide?", ask_small_enough, fact_small_enough),
+    Question(SMALL_ENOUGH, ask_small_enough, fact_small_enough),
     Question("not injected yet?", ask_not_injected, fact_not_injected),
     Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
     Question("no mode chosen for it?", ask_no_own_mode, fact_no_own_mode),

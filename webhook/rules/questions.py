@@ -167,6 +167,9 @@ class Question(Generic[C]):
     fact: Callable[[C], str]
 
 
+SMALL_ENOUGH: Final = "small enough to decide?"
+
+
 def ask_opted_in(case: Case) -> Answer | None:
     """The label on the object, else on its namespace; system namespaces and our own never are."""
     if case.namespace in wellknown.SYSTEM_NAMESPACES or case.namespace == case.snapshot.own_namespace:

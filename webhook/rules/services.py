@@ -12,6 +12,7 @@ from webhook.rules.patch import NOTHING, Patch, PatchOperation, add_metadata, po
 from webhook.rules.policy import Backends, Policy
 from webhook.rules.questions import (
     NO_LABELS,
+    SMALL_ENOUGH,
     Case,
     Question,
     ask_opted_in,
@@ -248,7 +249,7 @@ def ask_local(case: ServiceCase) -> Answer | None:
 SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
     Question("which policy, and no live exception?", ask_policy, fact_policy),
-    Question("small enough to decide?", ask_small_enough, fact_small_enough),
+    Question(SMALL_ENOUGH, ask_small_enough, fact_small_enough),
     Question("not being deleted?", ask_not_deleted, fact_not_deleted),
     Question("an ingress gateway?", ask_gateway, fact_gateway),
     Question("reachable from outside?", ask_external, fact_external),

@@ -56,3 +56,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a Service had before an UPDATE."""
     size: int = 0
     """The bytes that the object came in, or more; 0 where that is not known."""
+    excess: str = ""
+    """What of the object was too much to be decoded at all; it stands in *object* as absent."""

@@ -18,7 +18,11 @@ from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
 from webhook.rules.patch import NOTHING, Patch
 from webhook.rules.snapshot import Request
+<<<<<<< HEAD
 from webhook.rules.templates import shaped
+=======
+from webhook.server.oversize import UNCOUNTED, within
+>>>>>>> 11a8e80 (Elements are counted before they are decoded; the worst objects known are a gate)
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
@@ -113,7 +117,8 @@ def decode(body: bytes) -> tuple[str, Request]:
     try:
         if not body.isascii():
             body.decode()  # what no decision reads is skipped without a look at its text
-        request = _review.decode(body).request
+        read, excess = (body, "") if len(body) <= UNCOUNTED else within(body)
+        request = _review.decode(read).request
     except UnicodeDecodeError as error:
         raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
@@ -139,6 +144,7 @@ def decode(body: bytes) -> tuple[str, Request]:
         dry_run=bool(request.dry_run),
         old_external_traffic_policy=_old_policy(request),
         size=len(body),
+        excess=excess,
     )
 
 
