@@ -124,10 +124,10 @@ class _Connection:
     """Sends each review in one write, as Go's client does where it fits, so that the server wakes once for it."""
 
     def __init__(self, server: Server, body: bytes) -> None:
-        plain = socket.create_connection(server.address, timeout=60)
+        plain = socket.create_connection(server.address, timeout=300)
         self._tls = server.context().wrap_socket(plain, server_hostname=server.address[0])
         head = (
-            "POST /mutate?timeout=2s HTTP/1.1\r\nHost: client-ip-webhook.client-ip-system.svc:443\r\n"
+            "POST /mutate?timeout=30s HTTP/1.1\r\nHost: client-ip-webhook.client-ip-system.svc:443\r\n"
             f"User-Agent: kube-apiserver-admission\r\nContent-Length: {len(body)}\r\n"
             "Accept: application/json, */*\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n"
         )

