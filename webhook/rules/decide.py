@@ -54,11 +54,13 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
     if isinstance(request.object, Shaped) and len(request.object.pods) > 1:
         return _decide_each(request, request.object, snapshot, now=now)
     case = _case(request, snapshot, now=now)
+    if request.excess and not isinstance(case, str):
+        return _too_large(case, request.excess, patches=not isinstance(request.object, Workload))
     if isinstance(case, PodCase):
-        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else _knowing(POD_QUESTIONS, request.excess)
+        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
         return _decided(case, _first(case, questions), patches=isinstance(request.object, Pod))
     if isinstance(case, ServiceCase):
-        return _decided(case, _first(case, _knowing(SERVICE_QUESTIONS, request.excess)), patches=True)
+        return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
     return Decision(
         reason=Reason.NOT_HANDLED, cause=one_line(case, CAUSE_LIMIT), mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED
     )
@@ -119,12 +121,6 @@ def pod_of(workload: Workload) -> Pod:
     return as_daemon(pod) if isinstance(workload, DaemonSet) else pod
 
 
-def as_daemon(pod: Pod) -> Pod:
-    """Return *pod* as a DaemonSet's controller makes it, whoever's DaemonSet it is."""
-    tolerations = [*(pod.spec.tolerations or ()), DAEMON_TOLERATION]
-    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, tolerations=tolerations))
-
-
 def _knowing(questions: Sequence[Question[C]], excess: str) -> Sequence[Question[C]]:
     """Return *questions*, of which the one for the object's size knows that *excess* was not even decoded."""
     if not excess:
@@ -133,6 +129,16 @@ def _knowing(questions: Sequence[Question[C]], excess: str) -> Sequence[Question
     return [
         dataclasses.replace(each, ask=lambda _: answer) if each.text == SMALL_ENOUGH else each for each in questions
     ]
+
+
+def _too_large(case: PodCase | ServiceCase, excess: str, *, patches: bool) -> Decision:
+    """What was left out of the object is not absent: to add to it would be to replace it, so nothing is patched."""
+    if isinstance(case, PodCase):
+        answer = _first(case, _knowing(POD_QUESTIONS, excess))
+    else:
+        answer = _first(case, _knowing(SERVICE_QUESTIONS, excess))
+    decision = _decided(case, answer, patches=patches)
+    return msgspec.structs.replace(decision, patch=NOTHING, would_patch=NOTHING)
 
 
 def _first(case: C, questions: Sequence[Question[C]]) -> Answer:

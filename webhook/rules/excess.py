@@ -23,6 +23,7 @@ READ_ANNOTATIONS: Final = frozenset(
         wellknown.OPT_OUT_UNTIL,
         wellknown.PROXY_CONFIG,
         wellknown.PROXY_OVERRIDES,
+        wellknown.REASON,
         wellknown.TEMPLATES,
         *loadbalancers.READ,
     },

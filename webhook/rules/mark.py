@@ -40,8 +40,10 @@ def mark(case: PodCase | ServiceCase, answer: Answer, mode: Mode) -> Patch:
         return NOTHING
     if mode is Mode.ENFORCE and answer.reason in {Reason.TPROXY, Reason.X_FORWARDED_FOR, Reason.LOCAL}:
         return NOTHING  # our own output, or Local by its owner's hand
+    if annotations_are_full(case.annotations, case.size):
+        return NOTHING
     if isinstance(case, PodCase):
-        if annotations_are_full(case.annotations, case.size) or _stands(case):
+        if _stands(case):
             return NOTHING
     elif not _is_gateway(case) or case.service.spec.external_traffic_policy == LOCAL:
         return NOTHING

@@ -18,11 +18,8 @@ from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
 from webhook.rules.patch import NOTHING, Patch
 from webhook.rules.snapshot import Request
-<<<<<<< HEAD
 from webhook.rules.templates import shaped
-=======
 from webhook.server.oversize import UNCOUNTED, within
->>>>>>> 11a8e80 (Elements are counted before they are decoded; the worst objects known are a gate)
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"
