@@ -372,6 +372,29 @@ def test_client_certificates_are_used(config: Config, people: People, *, as_data
     assert user_of(config.write()) == "dave"
 
 
+def test_an_unverified_server_is_reached_where_that_is_asked_for(config: Config) -> None:
+    del config.cluster["certificate-authority-data"]
+    with pytest.raises(UnavailableError, match="certificate"):
+        whoami(config.write())
+    config.cluster["insecure-skip-tls-verify"] = True
+    assert user_of(config.write()) == "admin"
+
+
+def test_oidc_gives_its_token_and_nothing_else_is_written_back(plane: ControlPlane, config: Config) -> None:
+    """Any signed token does; the API server knows its own."""
+    plane.client().apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "oidc"}})
+    token = plane.service_account_token("default", "oidc")
+    config.user.clear()
+    config.user["auth-provider"] = {"name": "oidc", "config": {"id-token": token, "idp-issuer-url": "https://idp"}}
+    before = config.write()
+    text = config.file.read_text()
+    assert user_of(before) == "system:serviceaccount:default:oidc"
+    config.user["auth-provider"]["config"]["id-token"] = "no token"
+    with pytest.raises(KubeConfigInvalid, match="auth-provider oidc gave no token: log in again"):
+        connect(config.write(), None)
+    assert yaml.safe_load(text)["users"][0]["user"]["auth-provider"]["config"]["id-token"] == token
+
+
 # --- Several files
 
 

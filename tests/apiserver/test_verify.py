@@ -33,6 +33,12 @@ PROXY: Final[Mapping[str, Any]] = {
     "image": "p",
     "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": "TPROXY"}],
 }
+RULES: Final[Mapping[str, Any]] = {
+    "name": "istio-init",
+    "image": "p",
+    "args": ["istio-iptables", "-m", "TPROXY", "-i", "*", "-b", "*"],
+}
+INJECTED: Final = {"sidecar.istio.io/status": "{}"}
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +63,10 @@ class Shop:
     ) -> ContainerLog:
         """Make a pod that runs, with a sidecar; return its sidecar's log."""
         made = pod(name, nodeName="verify-node")
-        made["metadata"] |= {"labels": {"app": "reviews"}, **more}
+        made["metadata"] |= {"labels": {"app": "reviews"}, "annotations": dict(INJECTED), **more}
+        made["spec"]["initContainers"] = [dict(RULES)]
         proxy = {**PROXY, "restartPolicy": "Always"} if native else dict(PROXY)
-        made["spec"].setdefault("initContainers" if native else "containers", []).append(proxy)
+        made["spec"]["initContainers" if native else "containers"].append(proxy)
         self.api.create(made, namespace=self.name)
         running = {"phase": "Running", "podIP": "10.88.0.11", "podIPs": [{"ip": "10.88.0.11"}]}
         self.api.patch_status("v1", "Pod", name, running if status is None else status, namespace=self.name)

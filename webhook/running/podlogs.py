@@ -53,12 +53,18 @@ async def pods_of(cluster: Cluster, kind: str, namespace: str, name: str) -> lis
         if not selector:
             raise NoPods(f"{kind} {name} has no selector: it makes no pods")
         async for page in cluster.pages(path_of("Pod", namespace), {"labelSelector": selector}):
-            pods.update({each["metadata"]["name"]: each for each in msgspec.json.decode(page)["items"]})
+            pods.update({each["metadata"]["name"]: _slim(each) for each in msgspec.json.decode(page)["items"]})
             if len(pods) > MAX_PODS:
                 raise NoPods(f"{kind} {name} has more than {MAX_PODS} pods: name some of them, as pod/NAME")
     if not pods:
         raise NoPods(f"{kind} {name} in namespace {namespace} has no pods now")
     return [pods[each] for each in sorted(pods)]
+
+
+def _slim(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return *pod* without its largest part, who wrote which field: a thousand of them are held at a time."""
+    pod["metadata"].pop("managedFields", None)
+    return pod
 
 
 async def _jobs_of(cluster: Cluster, namespace: str, cron_job: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
