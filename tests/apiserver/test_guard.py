@@ -12,6 +12,7 @@ import yaml
 
 from tests.apiserver.deployed import eventually, render
 from tests.parts.api import Api, ApiError, Reply
+from tests.parts.build import ROOT
 from tests.parts.kube import ControlPlane
 
 CASES: Final[list[dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "guard" / "cases.yaml").read_text())
@@ -250,3 +251,24 @@ def test_audit_refuses_nothing_and_is_counted(guarded: Guarded) -> None:
     finally:
         guarded._strict = None
         guarded.use(strict=False)
+
+
+def test_the_example_s_roles_let_the_policy_team_opt_out_and_nobody_else(guarded: Guarded) -> None:
+    documents = list(yaml.safe_load_all((ROOT / "examples" / "roles.yaml").read_text()))
+    for document in documents:
+        assert guarded.admin.apply(document).warnings == ()
+
+    def allowed(group: str, verb: str, name: str) -> bool:
+        resource = {"group": "client-ip.dev", "resource": "clientippolicies", "verb": verb, "name": name}
+        spec = {"user": "alice", "groups": [group], "resourceAttributes": resource}
+        asked = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {"name": ""}}
+        review = guarded.admin.request(
+            "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body={**asked, "spec": spec}
+        )
+        return bool(review["status"]["allowed"])
+
+    eventually(lambda: allowed("policy-team", "opt-out", "default"))
+    assert not allowed("policy-team", "opt-out", "other")
+    assert not allowed("tenants", "opt-out", "default")
+    for document in documents:
+        guarded.admin.delete(document["apiVersion"], document["kind"], document["metadata"]["name"])
