@@ -9,7 +9,7 @@ import msgspec
 from webhook.cli.check import CONTEXT, KUBECONFIG, NAMESPACE, NOW, POLICY, STATE
 from webhook.cli.explained import explained_json, print_explained
 from webhook.cli.manifests import kind_of, now_or, read_manifests
-from webhook.cli.printing import console
+from webhook.cli.printing import console, say
 from webhook.cli.streams import write_document
 
 
@@ -74,6 +74,8 @@ def command(
         return
     for subject in manifests.subjects:
         print_explained(console(), subject, manifests.snapshot, moment)
+    for line in (*manifests.undecided, *manifests.lacking):
+        say(console(stderr=True), line)
 
 
 def _is_name(text: str) -> bool:

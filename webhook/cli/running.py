@@ -14,7 +14,7 @@ import msgspec
 from certs.kube import NotFoundError
 from webhook.cli.explained import explained_json, print_explained
 from webhook.cli.manifests import Subject, kind_of
-from webhook.cli.printing import console
+from webhook.cli.printing import console, progress
 from webhook.facts.cluster import Cluster
 from webhook.facts.collect import Collector, decode
 from webhook.rules import wellknown
@@ -39,7 +39,8 @@ async def explain_running(
         KubeError: The API server did not grant something else.
 
     """
-    collector = await cluster.collect()
+    with progress("reading the cluster"):
+        collector = await cluster.collect()
     around = namespace or cluster.namespace
     elements = [await _explain(cluster, name, around, collector, now, output) for name in names]
     if output == "json":
