@@ -11,7 +11,7 @@ FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve t
 PARTS := kube-1.37 filters-1.37 expressions-1.37 helm
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-all test-fast proof proof-clean chaos monitoring release release-test image-test browser-test bench gate manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-all test-fast proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -83,6 +83,9 @@ manifests: install-dev ## deploy/install.yaml, from the chart
 
 bench: install-dev ## the server beside what would be used instead (two quiet cores, ten minutes)
 	$(BIN)/python -m tests.bench $(BENCH)
+
+fuzz: install-dev ## what others write, mutated for two minutes (an hour: make fuzz FUZZ="--seconds 3600 --seed 1")
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 gate: install-dev ## instructions per review against their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate

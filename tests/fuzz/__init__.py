@@ -1,0 +1,1 @@
+"""Structure-aware mutation of what other people write: `make fuzz`."""
