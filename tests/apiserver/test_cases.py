@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.apiserver.deployed import Deployed, eventually
-from tests.cases.case import Case, Expected, cases, identifier, patch_of
+from tests.cases.case import Case, Expected, cases, cluster_of, identifier, patch_of
 from tests.cli.command import run
 from tests.parts.api import ApiError, Reply
 from tests.parts.kube import ControlPlane
@@ -169,7 +169,7 @@ def test_a_case_behind_the_api_server(cluster: Cluster, case: Case) -> None:
 
 
 def _prepare(cluster: Cluster, case: Case) -> str:
-    cluster.become(case.cluster())
+    cluster.become(cluster_of(case))
     return cluster.namespace(case)
 
 

@@ -88,7 +88,10 @@ def made_by(api: Api, owner: dict[str, Any], number: int, mode: str, *, namespac
             "annotations": {"sidecar.istio.io/status": "{}"},
             "ownerReferences": [reference(owner)],
         },
-        "spec": {"containers": [PAUSE, {"name": "istio-proxy", "image": "p", "env": env}]},
+        "spec": {
+            "initContainers": [{"name": "istio-init", "image": "p", "args": ["istio-iptables", "-m", mode]}],
+            "containers": [PAUSE, {"name": "istio-proxy", "image": "p", "env": env}],
+        },
     }
     made = api.create(document, namespace=namespace)
     api.patch_status("v1", "Pod", made["metadata"]["name"], {"phase": "Running"}, namespace=namespace)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.cases.case import Case, Expected, cases, identifier, patch_of
+from tests.cases.case import Case, Expected, cases, cluster_of, identifier, patch_of
 from webhook.cli.main import client_ip
 from webhook.facts.collect import Collector
 from webhook.rules.decide import decide, explain
@@ -28,7 +28,7 @@ of_every_case: Final = pytest.mark.parametrize("case", CASES, ids=identifier)
 def snapshot_of(case: Case) -> Snapshot:
     """Return the facts as `serve` would have them."""
     namespace = case.namespace_document()
-    facts = [*case.cluster(), *([namespace] if namespace is not None else ())]
+    facts = [*cluster_of(case), *([namespace] if namespace is not None else ())]
     collector = Collector(from_files=not case.injectors)
     for document in sorted(facts, key=lambda each: each["kind"] != "ClientIPPolicy"):  # nodes are read by its rules
         collector.put(document["apiVersion"], document["kind"], document)
@@ -122,7 +122,7 @@ def test_check_says_the_same(case: Case, tmp_path: Path) -> None:
     """The same manifest, the same facts, by files."""
     state, manifest = tmp_path / "state.yaml", tmp_path / "manifest.yaml"
     namespace = case.namespace_document()
-    state.write_text(yaml.safe_dump_all([*case.cluster(), *([namespace] if namespace is not None else ())]))
+    state.write_text(yaml.safe_dump_all([*cluster_of(case), *([namespace] if namespace is not None else ())]))
     manifest.write_text(yaml.safe_dump(case.object))
     arguments = ["check", "--state", str(state), "-n", case.namespace_name, "--now", NOW.isoformat(), "--strict"]
     done = CliRunner().invoke(client_ip, [*arguments, "-o", "json", str(manifest)], standalone_mode=False)

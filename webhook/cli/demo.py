@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -19,11 +20,16 @@ from rich.console import Console
 from webhook.cli.patching import applied, difference
 from webhook.cli.printing import Cell, console, print_table, say, styled
 from webhook.cli.report import COLOURS
+from webhook.cli.scan import from_files
 from webhook.facts.files import FilesInvalid, Found, expand, read
 from webhook.rules.decision import ADVICE, Outcome, Reason
 from webhook.rules.objects import GROUPS
+from webhook.running.as_html import as_html
+from webhook.running.findings import OWNER_KEYS
+from webhook.running.scanning import scan_of
 from webhook.server.review import decode_response
 
+RUNNING: Final = "examples/running"
 START_SECONDS: Final = 15.0
 Operations: TypeAlias = list[dict[str, Any]]
 PLURALS: Final = {kind: f"{kind.lower()}s" for kind in GROUPS}
@@ -38,7 +44,14 @@ Examples:
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--cluster", default="examples/cluster", show_default=True, help="The example cluster's objects.")
-def command(*, files: tuple[str, ...], cluster: str) -> None:
+@click.option(
+    "--report",
+    default="build/demo-report.html",
+    show_default=True,
+    metavar="FILE",
+    help="Where the report of what runs in the example cluster is written.",
+)
+def command(*, files: tuple[str, ...], cluster: str, report: str) -> None:
     """
     Show real manifests being decided and patched over HTTPS.
 
@@ -67,8 +80,29 @@ def command(*, files: tuple[str, ...], cluster: str) -> None:
         say(out, "")
         say(out, styled("What the API server stores of the first patched pod:", "bold"))
         _diff(out, *shown)
+    if not files:
+        _report(out, cluster, report)
     say(out, "")
     say(out, "Next: client-ip check --state examples/cluster FILE…, client-ip explain, README.md")
+
+
+def _report(out: Console, cluster: str, report: str) -> None:
+    """Scan what runs in the example cluster, and write the page that a policy team would forward."""
+    now = datetime.now(UTC)
+    gateways = str(Path(cluster).parent / "apps" / "gateway.yaml")
+    states = [each for each in (cluster, RUNNING, gateways) if Path(each).exists()]
+    fold, scope = from_files(states, None, None, OWNER_KEYS, now)
+    scan = scan_of(fold, scope, at=now)
+    path = Path(report)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(as_html(scan))
+    except OSError as error:
+        raise click.UsageError(f"--report {report}: {error.strerror or error}") from error
+    say(out, "")
+    say(out, styled("What runs in it already, by client-ip scan:", "bold"))
+    say(out, f"  {scan.sentence}")
+    say(out, f"  the report: {path.resolve().as_uri()}")
 
 
 def _manifests(files: Sequence[str], cluster: str) -> list[Found]:

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "demo": "Show real manifests being decided and patched over HTTPS.",
     "check": "Decide manifests and print what would happen to each.",
     "explain": "Answer each question of a decision with the fact it rests on.",
+    "test": "Decide cases and compare with what they expect.",
     "scan": "Judge every workload of a cluster, now and after a restart.",
     "doctor": "Check the installation, and the way from the API server to it.",
     "verify": "Tell from Envoy's access log whether the client's IP is preserved.",

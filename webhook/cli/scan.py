@@ -163,7 +163,7 @@ def command(
     keys = owner_keys or OWNER_KEYS
     chosen = tuple(dict.fromkeys(namespaces)) or None
     if states:
-        fold, scope = _from_files(states, policy, chosen, keys, moment)
+        fold, scope = from_files(states, policy, chosen, keys, moment)
     else:
         publishing = Publishing(None if reports_api == "Auto" else reports_api, events) if write_reports else None
         fold, scope = _from_cluster(policy, kubeconfig, context, chosen, keys, moment, publishing)
@@ -190,9 +190,10 @@ def _baseline(path: str | None) -> Scan | None:
         raise click.UsageError(f"--baseline {path}: {error}") from error
 
 
-def _from_files(
+def from_files(
     states: Sequence[str], policy: str | None, namespaces: Sequence[str] | None, keys: Sequence[str], now: datetime
 ) -> tuple[Fold, Scope]:
+    """Return what the files hold, folded, and what was looked at."""
     problems: list[Problem] = []
     collector = Collector(from_files=True)
     try:
