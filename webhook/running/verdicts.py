@@ -143,6 +143,8 @@ def as_it_runs(pod: Pod, namespace: str, snapshot: Snapshot, *, now: datetime) -
         return _of_answer(asked)
     answer = answer_running(case)
     verdict = _of_answer(answer)
+    if verdict.outcome is Outcome.PRESERVED and runs_by_tproxy(pod):
+        return msgspec.structs.replace(verdict, reason=Reason.TPROXY)
     if verdict.outcome is not Outcome.LOST or case.labels.get(wellknown.METHOD) != METHOD_HEADER:
         return verdict
     return Verdict(outcome=Outcome.HEADER, reason=Reason.X_FORWARDED_FOR, cause=_BY_LABEL)
