@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from webhook.cli import cluster_options
+from webhook.cli.annotations import as_github, as_sarif
 from webhook.cli.manifests import Manifests, Subject, TimeType, now_or, read_manifests
 from webhook.cli.patching import PatchFails, patched
 from webhook.cli.printing import console, progress, say
@@ -46,6 +47,7 @@ NOW: Final = click.option("--now", type=TimeType(), help="Decide as of this time
 Examples:
   client-ip check --state examples/cluster examples/apps
   client-ip check --state cluster/ -o json --strict deploy.yaml
+  client-ip check --state cluster/ -o sarif deploy/ > results.sarif
   kustomize build . | client-ip check --state cluster/ -o yaml - | kubectl apply -f -
   kubectl get ns,nodes,mutatingwebhookconfigurations -o json | client-ip check --state - deploy.yaml
   client-ip check --state must-gather.tgz deploy.yaml
@@ -62,10 +64,10 @@ Exit status: 0 decided; 1 with --strict, when an opted-in object would lose the 
 @click.option(
     "-o",
     "--output",
-    type=click.Choice(["table", "json", "yaml"]),
+    type=click.Choice(["table", "json", "yaml", "sarif", "github"]),
     default="table",
     show_default=True,
-    help="json: one array; yaml: the patched objects.",
+    help="json: one array; yaml: the patched objects; sarif, github: what is not preserved, at its file and line.",
 )
 @click.option("--strict", is_flag=True, help="Exit 1 when an opted-in object would lose the client's IP.")
 @KUBECONFIG
@@ -102,6 +104,10 @@ def command(
         write_document(msgspec.json.format(msgspec.json.encode(elements), indent=2) + b"\n")
     elif output == "yaml":
         _print_yaml(manifests, rows)
+    elif output == "sarif":
+        write_document(as_sarif(manifests, rows))
+    elif output == "github":
+        click.echo(as_github(manifests, rows), nl=False)
     elif rows:
         print_decisions(console(), rows)
     _say_rest(manifests, rows, output)
