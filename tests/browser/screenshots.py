@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from playwright.sync_api import sync_playwright
 
@@ -21,7 +21,7 @@ from webhook.running.scanning import scan_of
 
 STATES: Final = ("examples/cluster", "examples/running", "examples/apps/gateway.yaml")
 AT: Final = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
-SIZE: Final = {"width": 1200, "height": 1150}
+SIZE: Final[Any] = {"width": 1200, "height": 1150}
 
 
 def main() -> None:
