@@ -34,7 +34,7 @@ def test_sarif_of_what_is_all_preserved_is_an_empty_run() -> None:
 def test_github_shows_it_at_the_line() -> None:
     said = run("check", *STATE, "-o", "github", "--strict", f"{APPS}/legacy.yaml", code=1).stdout.splitlines()
     assert said[0].startswith(
-        "::error file=examples/apps/legacy.yaml,line=2,title=client IP%3A incompatible-nodes::shop/Pod/billing: "
+        f"::error file={APPS}/legacy.yaml,line=2,title=client IP%3A incompatible-nodes::shop/Pod/billing: "
     )
     assert all(line.startswith("::") for line in said)
 
