@@ -7,11 +7,12 @@ REQUIREMENTS := requirements/run.txt requirements/build.txt
 COOLDOWN ?= 7 days ago
 # A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
+RUN := $(BIN)/pytest
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
 PARTS := kube-1.37 filters-1.37 expressions-1.37 helm
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-all test-fast proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-all test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -39,7 +40,7 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
-	$(BIN)/pytest -n 2 $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver
+	$(RUN) -n 2 $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver
 
 test-all: test ## the same, and the API server of the oldest supported Kubernetes
 	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33
@@ -47,6 +48,17 @@ test-all: test ## the same, and the API server of the oldest supported Kubernete
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)
+
+# Every process that the tests start writes its own file there.
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/lines
+coverage: RUN := $(BIN)/coverage run -m pytest
+coverage: COVERED := 95
+coverage: clean-coverage test ## `make test` with every line counted, those of commands and servers included; 95 % at least
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERED)
+
+clean-coverage:
+	rm -rf build/coverage && mkdir -p build/coverage
 
 proof: install-dev ## a real Istio and a real kernel: the application sees its client (root; built once, minutes)
 	$(BIN)/python -m tests.proof.preflight
