@@ -59,6 +59,8 @@ def paths(line: Line) -> Iterator[str]:
     """Yield the paths of the project that a line names and that are not there."""
     for found in PATH.findall(line.text):
         name = found.rstrip(".,-*/") if "*" not in found.rstrip(".,-") else found.rstrip(".,-")
+        if re.search(r"https?://\S+ \($", line.text.partition(found)[0]):  # a path in the repository of that address
+            continue
         if ELIDED.search(found) or line.text.partition(found)[2].startswith(("…", "<", "{", "$", "%", "[")):
             continue
         kubectls = re.fullmatch(r"deploy/[\w-]+", name) and name != "deploy/chart"
