@@ -66,6 +66,15 @@ PREFIXES: dict[str, Callable[[str], str]] = {
     "journalctl": lambda line: f"Jan 02 03:04:05 node-1 istio-proxy[123]: {line}",
     "logcli": lambda line: f'{TIME} {{app="orders", pod="{POD}"}} {line}',
     "fluent-bit": lambda line: json.dumps({"date": 1.5, "log": line, "kubernetes": {"pod_name": POD}}),
+    "fluent-bit, the line as CRI's parser leaves it": lambda line: json.dumps(
+        {"log": line, "stream": "stdout", "logtag": "F", "kubernetes": {"container_name": "istio-proxy"}}
+    ),
+    "fluent-bit, in two parts": lambda line: "\n".join(
+        [json.dumps({"log": line[:50], "logtag": "P"}), json.dumps({"log": line[50:], "logtag": "F"})]
+    ),
+    "Elasticsearch": lambda line: json.dumps({"_index": "logs", "_source": {"message": line}}),
+    "grep -n": lambda line: f"12:{line}",
+    "grep -rn": lambda line: f"logs/istio-proxy.log:12:{line}",
     "a shipper around Docker": lambda line: json.dumps({"message": docker(line)}),
     "Cloud Logging": lambda line: json.dumps({"textPayload": line, "severity": "INFO"}),
     "carriage returns": lambda line: line + "\r",
@@ -125,6 +134,9 @@ def pretty(**more: object) -> str:
         pytest.param("\n".join(docker(line) for line in pretty().split("\n")), id="through Docker"),
         pytest.param("\n".join(f"{TIME} stdout F {line}" for line in pretty().split("\n")), id="through CRI"),
         pytest.param("\n\n".join(pretty().split("\n")), id="blank lines between"),
+        pytest.param("\n".join(f"\x1b[1;39m{line}\x1b[0m" for line in pretty().split("\n")), id="jq in colours"),
+        pytest.param("\n".join(f"{POD} istio-proxy {line}" for line in pretty().split("\n")), id="through stern"),
+        pytest.param("\n".join(f"{TIME} {line}" for line in pretty().split("\n")), id="behind timestamps"),
     ],
 )
 def test_an_entry_over_several_lines_is_one(whole: str) -> None:
@@ -203,6 +215,8 @@ def test_a_line_that_looks_like_a_request_and_is_not_understood_is_counted(line:
         "Envoy proxy is ready",
         "goroutine 1 [running]:",
         '[pod/a/app] 10.1.0.9 - - "GET /a HTTP/1.1" 200',
+        '{"log":"GET / HTTP/1.1\\n","stream":"stdout","kubernetes":{"pod_name":"a","container_name":"app"}}',
+        '{"message":"GET / HTTP/1.1","podName":"a","containerName":"app"}',
     ],
 )
 def test_what_a_container_says_of_itself_is_no_request(line: str) -> None:

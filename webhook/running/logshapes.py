@@ -217,6 +217,9 @@ WRAPPERS: Final = (
 )
 """Where runtimes (Docker: log), stern (message), journals, shippers and clouds put the line, or its fields."""
 
+DOCKER: Final = frozenset({"log", "stream", "time", "attrs"})
+"""The keys of Docker's json-file."""
+
 _full: Final = msgspec.json.Decoder(_Full)
 _TEXT: Final = re.compile(
     r'\[([^\]]{1,80}+)\] "([^" ]++) ([^" ]*+) [^" ]++" (\d{1,3}+) [^" ]++ ([^" ]++) [^"]*+"[^"]*+" '
@@ -244,12 +247,15 @@ _PREFIX: Final = re.compile(
     rf"|\{{{_NAME}=\"[^\"]{{0,500}}\"(?:, ?{_NAME}=\"[^\"]{{0,500}}\"){{0,40}}\}}[ \t]"  # logcli
     rf"|(?:{_NAME}[ ]{{1,60}}){{0,3}}{_NAME}[ ]{{0,60}}\|[ ]{{1,4}}"  # docker compose
     rf"|{_NAME}/{_NAME}\[{_NAME}\]:[ ]"  # kail
+    r"|(?:[A-Za-z0-9_./-]{1,255}:){1,2}(?=\[2|\{)"  # grep -n, and grep in several files
     rf"|(?P<stern>(?:{_NAME}[ ]{{1,4}}){{1,4}}?)(?=[\[{{]|\d{{4}}-\d\d-\d\dT|\d\d-\d\d[ ]\d\d:)",  # stern
 )
 _KUBECTL: Final = re.compile(
     r"(?:\[pod/(?P<pod>[^/\] ]{1,253}+)/(?P<container>[^/\] ]{1,253}+)\] )?(?:\d[^ \t]{17,40}+ )?(?=\[2|\{)"
 )
 """What kubectl puts before most lines, in one step; what is between must be an entry all the same."""
+_CONTINUED: Final = re.compile(rf"(?P<pod>{_NAME})[ ]{{1,4}}(?P<container>{_NAME})[ ]{{1,60}}(?=[\"}}\]])")
+"""stern's prefix before a line in the middle of an entry."""
 _OWN_LINES: Final = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]{8,20}(?:Z|[+-]\d\d:\d\d)\t"  # pilot-agent's, and Envoy's through it
     r"|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d "  # of Go's own logger
@@ -422,6 +428,18 @@ def _unprefixed(text: str) -> tuple[str, str, str, str]:
 # --- Lines to entries
 
 
+class _Line(msgspec.Struct, frozen=True, gc=False):
+    """What a line without its prefixes is: an entry, or a document around another line (*inner*), or neither."""
+
+    entry: Entry | None
+    inner: str = ""
+    pod: str = ""
+    """As the document names it, else as the prefix did."""
+    container: str = ""
+    partial: bool = False
+    """The inner line goes on in the next one."""
+
+
 class _Open:
     """An entry over several lines of which not all have come: what they say, and how deep its braces are."""
 
@@ -497,6 +515,10 @@ class Reader:
             if "\x1b" in text:
                 text = _COLOURS.sub("", text)
             pod, container, tag, text = _unprefixed(text)
+            continued = _CONTINUED.match(text) if self._open else None
+            if continued is not None:
+                pod, container = continued.group("pod", "container")
+                text = text[continued.end() :]
             if tag:  # of a part the last space counts
                 *_, text = _unprefixed(_COLOURS.sub("", line.lstrip()).rstrip("\r"))
             if not tag and not self._open and text[:1] in {"[", "{"}:
@@ -542,16 +564,16 @@ class Reader:
         """Read a line without its prefixes."""
         opened = self._open.get(pod)
         if opened is None or text[:2] in {'{"', "[2"}:
-            entry, inner, pod, partial = _whole(text, pod)
-            if entry is not None:
+            whole = _whole(text, pod, container)
+            if whole.entry is not None:
                 if opened is not None:  # what was begun never ended
                     del self._open[pod]
                     yield from self._torn(opened, pod)
                 self.entries += 1
-                yield Read(line=number, pod=pod, entry=entry)
+                yield Read(line=number, pod=whole.pod, entry=whole.entry)
                 return
-            if inner and wrapped < MAX_WRAPPED:
-                yield from self._inner(number, pod, container, inner, wrapped + 1, partial=partial)
+            if whole.inner and wrapped < MAX_WRAPPED:
+                yield from self._inner(number, whole, wrapped + 1)
                 return
         if opened is None and text[:1] == "{" and len(self._open) < MAX_SOURCES and (_depth(text) or 0) > 0:
             opened = self._open[pod] = _Open(number)
@@ -560,18 +582,16 @@ class Reader:
             return
         yield from self._no_entry(number, pod, container, text)
 
-    def _inner(
-        self, number: int, pod: str, container: str, inner: str, wrapped: int, *, partial: bool
-    ) -> Iterator[Read]:
+    def _inner(self, number: int, around: _Line, wrapped: int) -> Iterator[Read]:
         """Read the line that a document holds."""
-        joined = self._join(number, f"{wrapped} {pod}", inner, whole=not partial)
+        joined = self._join(number, f"{wrapped} {around.pod}", around.inner, whole=not around.partial)
         if joined is None:
             return
         number, inner = joined
         if "\x1b" in inner:
             inner = _COLOURS.sub("", inner)
-        own_pod, own_container, _, text = _unprefixed(inner.strip())
-        yield from self._message(number, own_pod or pod, own_container or container, text, wrapped)
+        pod, container, _, text = _unprefixed(inner.strip())
+        yield from self._message(number, pod or around.pod, container or around.container, text, wrapped)
 
     def _continue(self, number: int, pod: str, opened: _Open, text: str) -> Iterator[Read]:
         torn = opened.add(number, text)
@@ -591,7 +611,7 @@ class Reader:
     def _torn(self, opened: _Open, pod: str, *, whole: bool = True) -> Iterator[Read]:
         """Look at the lines of what is no entry one by one: once, so that the reading stays linear."""
         for number, text in opened.lines:
-            entry = _whole(text, pod)[0] if whole else None
+            entry = _whole(text, pod).entry if whole else None
             if entry is not None:
                 self.entries += 1
                 yield Read(line=number, pod=pod, entry=entry)
@@ -607,32 +627,45 @@ class Reader:
         return Read(line=number, pod=pod, entry=None, text=text[:SHOWN])
 
 
-def _whole(text: str, pod: str) -> tuple[Entry | None, str, str, bool]:
-    """Return the entry that *text* is, or the line that a document around it holds; the pod, and whether it goes on."""
+def _whole(text: str, pod: str, container: str = "") -> _Line:
     if not text.startswith("{"):
-        return _from_text(text), "", pod, False
+        return _Line(_from_text(text), "", pod, container)
     entry = _from_json(text)
     value = None if entry is not None else _decoded(text.rstrip(","))
     if not isinstance(value, dict):
-        return entry, "", pod, False
+        return _Line(entry, "", pod, container)
+    return _document(value, *_named(value, pod, container), depth=1)
+
+
+def _document(value: Mapping[str, Any], pod: str, container: str, *, depth: int) -> _Line:
     for name in WRAPPERS:
         inner = value.get(name)
         if isinstance(inner, dict):
             entry = _from_fields(inner)
             if entry is not None:
-                return entry, "", _pod_of(value, pod), False
+                return _Line(entry, "", pod, container)
+            found = _document(inner, pod, container, depth=depth + 1) if depth < MAX_WRAPPED else None
+            if found is not None and (found.entry is not None or found.inner):
+                return found
         elif isinstance(inner, str) and inner:
-            # Docker writes the line feed; where there is none, the line goes on.
-            partial = name == "log" and "stream" in value and not inner.endswith("\n")
-            return None, inner, _pod_of(value, pod), partial
-    return _from_fields(value), "", pod, False
+            return _Line(None, inner, pod, container, partial=_goes_on(value, inner))
+    return _Line(_from_fields(value), "", pod, container)
 
 
-def _pod_of(value: Mapping[str, Any], pod: str) -> str:
-    """Return the pod that stern (podName) or a shipper (kubernetes.pod_name) names beside the line."""
+def _goes_on(value: Mapping[str, Any], inner: str) -> bool:
+    """Return whether the runtime says that the line goes on: Docker by a missing line feed, CRI by its tag."""
+    if value.keys() <= DOCKER:
+        return "stream" in value and not inner.endswith("\n")
+    return "P" in {value.get("logtag"), value.get("_p")}
+
+
+def _named(value: Mapping[str, Any], pod: str, container: str) -> tuple[str, str]:
+    """Return the pod and container that stern or a shipper (`kubernetes`) names beside the line."""
     kubernetes = value.get("kubernetes")
-    told = value.get("podName") or (kubernetes.get("pod_name") if isinstance(kubernetes, dict) else None)
-    return told if isinstance(told, str) else pod
+    beside = kubernetes if isinstance(kubernetes, dict) else {}
+    told = (value.get("podName") or beside.get("pod_name"), value.get("containerName") or beside.get("container_name"))
+    named = [each if isinstance(each, str) else "" for each in told]
+    return named[0] or pod, named[1] or container
 
 
 def looks_like_request(text: str) -> bool:
