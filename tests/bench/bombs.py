@@ -2,7 +2,7 @@
 The worst objects that are known, one of each kind, in the worst cluster that is promised.
 
 `make gate` holds each to its budget of instructions, tests/property/test_limits.py what is answered, and
-tests/unit/server/test_peers.py what is kept. A new kind of cost (a text, a list, a fact that is read) gets its bomb here.
+tests/unit/server/test_peers.py what is kept. A new kind of cost (a text, a list, a fact that is read) gets one here.
 """
 
 import json
