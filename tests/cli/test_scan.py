@@ -108,3 +108,28 @@ def test_a_mistake_in_a_dump_has_its_line(tmp_path: Path) -> None:
 
 def test_without_a_cluster_it_says_so() -> None:
     assert "no --state, and no cluster" in run("scan", code=2).stderr
+
+
+def test_an_opt_out_of_a_namespace_that_ended_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    namespaces = [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": name,
+                "labels": {"client-ip.dev/preserve": "audit"},
+                "annotations": {"client-ip.dev/opt-out-owner": "<b>team</b>", "client-ip.dev/opt-out-until": until},
+            },
+        }
+        for name, until in (("ended", "2020-01-31T00:00:00Z"), ("live", "2099-01-31T00:00:00Z"))
+    ]
+    (tmp_path / "state.yaml").write_text(yaml.safe_dump_all(namespaces))
+    arguments = ("scan", "-A", "--state", str(tmp_path / "state.yaml"))
+    printed = run(*arguments).stdout
+    assert "  ended: ended: ended 2020-01-31 00:00 UTC, <b>team</b>; it holds all the same\n" in printed
+    assert "live: ends" not in printed
+    found = json.loads(run(*arguments, "-o", "json").stdout)["namespaceOptOuts"]
+    assert [(each["namespace"], each["state"]) for each in found] == [("ended", "ended"), ("live", "live")]
+    page = run(*arguments, "-o", "html").stdout
+    assert "&lt;b&gt;team" in page
+    assert "<b>team" not in page

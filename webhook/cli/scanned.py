@@ -8,11 +8,12 @@ from rich.text import Text
 
 from webhook.cli.printing import Cell, print_table, say, styled
 from webhook.rules.decision import ADVICE, Outcome
-from webhook.running.findings import ExceptionState, ExceptionUse, Row, Scan
+from webhook.rules.ends import End
+from webhook.running.findings import ExceptionState, ExceptionUse, NamespaceOptOut, Row, Scan
 from webhook.running.grouping import Group, GroupBy, grouped
 from webhook.running.restart import block
 from webhook.running.verdicts import Advice, Verdict
-from webhook.running.words import exception_said, notes
+from webhook.running.words import exception_said, notes, opt_out_said
 
 STYLES: Final = {
     Outcome.PRESERVED: "green",
@@ -43,6 +44,7 @@ def print_scan(out: Console, scan: Scan, by: GroupBy) -> None:
         for row in scan.resolved:
             say(out, f"  {row.change}: {row.namespace} {row.called}: {row.reason}")
     _print_exceptions(out, scan.exceptions)
+    _print_opt_outs(out, [each for each in scan.namespace_opt_outs if each.state is not End.LIVE])
 
 
 def _print_group(out: Console, scan: Scan, group: Group) -> None:
@@ -104,6 +106,14 @@ def _print_exceptions(out: Console, uses: Sequence[ExceptionUse]) -> None:
         say(out, styled(f"Exceptions to look at ({len(noted)})", "bold"))
         for line in _lines(noted):
             say(out, line)
+
+
+def _print_opt_outs(out: Console, noted: Sequence[NamespaceOptOut]) -> None:
+    if noted:
+        say(out)
+        say(out, styled(f"Opt-outs of namespaces to look at ({len(noted)})", "bold"))
+        for each in noted:
+            say(out, f"  {each.state}: {each.namespace}: {opt_out_said(each)}")
 
 
 def _lines(uses: Sequence[ExceptionUse]) -> Iterator[str]:

@@ -14,11 +14,12 @@ from importlib.resources import files
 from typing import Final
 
 from webhook.rules.decision import ADVICE, OUTCOMES, Reason, one_line
+from webhook.rules.ends import End
 from webhook.running.findings import ExceptionState, Row, Scan
 from webhook.running.grouping import MEANINGS, TITLES, Group, GroupBy, grouped
 from webhook.running.restart import block
 from webhook.running.verdicts import Advice, Verdict
-from webhook.running.words import exception_said, notes
+from webhook.running.words import exception_said, notes, opt_out_said
 
 ROWS: Final = 5_000
 """Rows in a file; what is left out is said. A browser takes more, a reader does not."""
@@ -100,6 +101,7 @@ def _page(scan: Scan, by: GroupBy, docs_url: str) -> Iterator[str]:
         yield f"<p>and {len(scan.rows) - ROWS} more rows: -o csv and -o json have them all</p>"
     yield from _resolved(scan)
     yield from _exceptions(scan)
+    yield from _opt_outs(scan)
     yield from _glossary(shown, docs_url)
     yield (
         f"</main>\n<footer><p class=soft>client-ip {_text(scan.version)} scan, {scan.time:%Y-%m-%d %H:%M} UTC</p>"
@@ -238,6 +240,15 @@ def _exceptions(scan: Scan) -> Iterator[str]:
             mark = "" if use.state is ExceptionState.LIVE else f"<b>{use.state}</b>: "
             name = f"{_text(use.exception.name)} of policy {_text(use.exception.policy)}"
             yield f"<li>{mark}{name}: {_text(exception_said(use))}; {_text(use.exception.reason)}</li>"
+        yield "</ul></section>"
+
+
+def _opt_outs(scan: Scan) -> Iterator[str]:
+    if scan.namespace_opt_outs:
+        yield f"<section><h2>Opt-outs of namespaces ({len(scan.namespace_opt_outs)})</h2><ul>"
+        for each in scan.namespace_opt_outs[:ROWS]:
+            mark = "" if each.state is End.LIVE else f"<b>{each.state}</b>: "
+            yield f"<li>{mark}{_text(each.namespace, NAME)}: {_text(opt_out_said(each))}</li>"
         yield "</ul></section>"
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from webhook.rules.decision import ADVICE, Mode, Outcome, Reason, one_line
+from webhook.rules.ends import End
 from webhook.running.verdicts import Advice, Verdict, Waiver
 
 FORMAT: Final = "client-ip-scan/v1"
@@ -155,6 +156,15 @@ class ExceptionUse(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     covers: int
 
 
+class NamespaceOptOut(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A namespace that opted in to less than it might until an end; the end changes nothing by itself."""
+
+    namespace: str
+    state: End
+    until: datetime
+    owner: str
+
+
 class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What was looked at, so that nothing is missing silently."""
 
@@ -206,6 +216,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     resolved: list[Row] = []
     """Rows of the baseline that are no more."""
     exceptions: list[ExceptionUse] = []
+    namespace_opt_outs: list[NamespaceOptOut] = []
+    """The one that ends first in front."""
     sentence: str = ""
     compared: str = ""
     """What the baseline says, in one sentence; empty without one."""

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Final
 
 from webhook.rules.decide import pod_of
-from webhook.rules.decision import Mode, Outcome, Reason
+from webhook.rules.decision import Mode, Outcome, Reason, one_line
+from webhook.rules.ends import end_state
 from webhook.rules.objects import Pod, Workload
 from webhook.rules.snapshot import Snapshot
 from webhook.running import restart
@@ -21,6 +22,7 @@ from webhook.running.findings import (
     ExceptionState,
     ExceptionUse,
     Named,
+    NamespaceOptOut,
     Pods,
     Row,
     fingerprint,
@@ -255,6 +257,17 @@ class Fold:
                 yield row
         for key, taken in self._gateways.items():
             yield self._gateway_row(key, taken)
+
+    def namespace_opt_outs(self) -> list[NamespaceOptOut]:
+        """Return the namespaces in sight that opted in to less than they might, the one that ends first in front."""
+        ends = [
+            NamespaceOptOut(
+                namespace=name, state=end_state(out.until, now=self._now), until=out.until, owner=one_line(out.owner)
+            )
+            for name, out in self._snapshot.opt_outs.items()
+            if out.until is not None
+        ]
+        return sorted(ends, key=lambda each: (each.until, each.namespace))
 
     def exceptions(self, *, complete: bool) -> list[ExceptionUse]:
         """

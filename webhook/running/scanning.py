@@ -42,6 +42,9 @@ def scan_of(fold: Fold, scope: Scope, *, at: datetime, baseline: Scan | None = N
         rows=shown,
         resolved=resolved,
         exceptions=fold.exceptions(complete=complete),
+        namespace_opt_outs=[
+            each for each in fold.namespace_opt_outs() if scope.namespaces is None or each.namespace in scope.namespaces
+        ],
         sentence=sentence(counts),
         compared=compared,
     )

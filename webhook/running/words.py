@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from webhook.rules.decision import Mode, one_line
-from webhook.running.findings import ExceptionState, ExceptionUse, Row
+from webhook.rules.ends import End
+from webhook.running.findings import ExceptionState, ExceptionUse, NamespaceOptOut, Row
 from webhook.running.verdicts import Advice, Waiver
 
 _DATE: Final = "%Y-%m-%d"
@@ -39,6 +40,14 @@ def waiver_said(waiver: Waiver) -> str:
     """Return why an exception is there, and whose it is."""
     ticket = f", {one_line(waiver.ticket)}" if waiver.ticket else ""
     return f"{one_line(waiver.reason)} ({one_line(waiver.owner)}{ticket})"
+
+
+def opt_out_said(out: NamespaceOptOut) -> str:
+    """Return what there is to say of a namespace's opt-out that has an end."""
+    end, owner = out.until.strftime("%Y-%m-%d %H:%M UTC"), out.owner or "without an owner"
+    if out.state is End.ENDED:
+        return f"ended {end}, {owner}; it holds all the same"
+    return f"ends {end}, {owner}"
 
 
 def exception_said(use: ExceptionUse) -> str:
