@@ -1,0 +1,108 @@
+"""Twice the input is at most twice the work, for every text and list that somebody else writes: steps, not seconds."""
+
+import re
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+
+from tests.bench import bombs
+from tests.property import clusters
+from tests.property.clusters import NOW
+from webhook.rules import selectors, yamls
+from webhook.rules.decide import decide
+from webhook.server import review
+
+SNAPSHOT: Final = clusters.snapshot_of(clusters.INJECTOR, *clusters.NODES)
+SLACK: Final = 2_000
+"""Steps that do not depend on the input."""
+
+
+def _config(text: str) -> dict[str, Any]:
+    return bombs.pod({"proxy.istio.io/config": f"interceptionMode: TPROXY\nx: {text}\n"})
+
+
+GROWING: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
+    "a number": lambda n: _config("1" * n + "x"),
+    "a list": lambda n: _config("[" + "a," * n + "]"),
+    "mappings to merge": lambda n: _config("{<<: [" + ",".join(f"{{a{each}: 1}}" for each in range(n // 2)) + "]}"),
+    "keys": lambda n: _config("{" + ",".join(f"a{each}: 1" for each in range(n)) + "}"),
+    "aliases": lambda n: _config("[&a [1,1]" + ",*a" * n + "]"),
+    "anchors": lambda n: _config("[" + ",".join(f"&a{each} 1" for each in range(n)) + "]"),
+    "templates' names": lambda n: bombs.pod({"inject.istio.io/templates": ",".join(map(str, range(n)))}),
+    "a mode": lambda n: bombs.pod({"sidecar.istio.io/interceptionMode": "\u202e" * n}),
+    "ports": lambda n: bombs.pod({"traffic.sidecar.istio.io/includeInboundPorts": "80," * n}),
+    "a node's name": lambda n: bombs.pod(nodeName="x" * n),
+    "labels": lambda n: bombs.labelled({f"k{each}": "v" for each in range(n)}),
+    "a nodeSelector": lambda n: bombs.pod(nodeSelector={"zone": "a", **{f"k{each}": "v" for each in range(n)}}),
+    "tolerations": lambda n: bombs.pod(
+        tolerations=[{"key": "dedicated", "operator": "Gt", "value": str(each)} for each in range(n)]
+    ),
+    "terms": lambda n: bombs.pod(
+        tolerations=bombs.TOLERATE,
+        affinity=bombs.required(
+            [{"matchExpressions": [{"key": "rank", "operator": "Gt", "values": [str(each)]}]} for each in range(n)]
+        ),
+    ),
+    "values": lambda n: bombs.pod(
+        tolerations=bombs.TOLERATE,
+        affinity=bombs.required(
+            [{"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": [f"v{each}" for each in range(n)]}]}]
+        ),
+    ),
+    "containers": lambda n: bombs.pod(containers=[{"name": f"c{each}"} for each in range(n)]),
+    "proxies": lambda n: bombs.pod(containers=[bombs.proxy([])] * n),
+    "an environment": lambda n: bombs.pod(containers=[bombs.proxy([{"name": f"v{each}"} for each in range(n)])]),
+    "a Service's annotations": lambda n: bombs.service({f"k{each}": "v" for each in range(n)}),
+    "a Service's labels": lambda n: bombs.service(
+        labels={"istio": "ingress", **{f"k{each}": "v" for each in range(n)}}
+    ),
+    "a Service's addresses": lambda n: bombs.service(externalIPs=["192.0.2.1"] * n),
+}
+
+
+def steps(body: bytes) -> int:
+    """Return the bytecode instructions from the body to the answer."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        uid, request = review.decode(body)
+        review.encode(uid, decide(request, SNAPSHOT, now=NOW))
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_twice_the_input_is_at_most_twice_the_work(name: str) -> None:
+    make = GROWING[name]
+    steps(bombs.review(make(3)))  # what is made once
+    for size in (200, 2_000):  # neither pair has `limits.SMALL` between its bodies
+        once, twice = (steps(bombs.review(make(each))) for each in (size, 2 * size))
+        assert twice <= 2.2 * once + SLACK, (once, twice)
+
+
+def test_no_pattern_of_a_tenants_text_gives_back_what_it_took() -> None:
+    """Steps of `re` are C's, so that they are not counted: a repetition is possessive, or its text short."""
+    for _, pattern, _ in yamls._TAGS:
+        unbounded = re.findall(
+            r"(?<!\\)[*+](?![+])",
+            re.sub(r"\[[^\]]*\]", "C", pattern.pattern).replace("++", "").replace("*+", "").replace("?+", ""),
+        )
+        assert not unbounded, pattern.pattern
+    for text in ("a" * 10_000_000, "-" * 10_000_000, "1" * 10_000_000):
+        assert not selectors.valid_label_value(text)
+        assert not selectors.valid_label_key(f"{text}/a")
+        assert selectors.parse_int64(text) is None
+        assert selectors.parse_canonical(text) is None
