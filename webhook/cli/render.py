@@ -171,6 +171,8 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
             "resources": ["mutatingwebhookconfigurations"],
             "verbs": ["list", "watch"],
         },
+        {"apiGroups": ["node.k8s.io"], "resources": ["runtimeclasses"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gatewayclasses"], "verbs": ["list", "watch"]},
         {"apiGroups": [wellknown.GROUP], "resources": ["clientippolicies"], "verbs": ["list", "watch"]},
         {"apiGroups": [wellknown.GROUP], "resources": ["clientippolicies/status"], "verbs": ["patch"]},
     ]
