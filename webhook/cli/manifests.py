@@ -149,7 +149,7 @@ def read_manifests(
     found = list(_read(files, problems, remarks))
     collector.joining = True  # a Namespace among manifests is applied: the labels that it does not name stay
     left = {id(each) for each in take_all(found, collector, problems)}
-    documents = [(each, tuple(_subjects(each, around, collector, problems))) for each in found]
+    documents = [(each, tuple(_subjects(each, around, collector, problems, remarks))) for each in found]
     if problems:
         raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
     subjects = tuple(subject for _, below in documents for subject in below)
@@ -220,7 +220,9 @@ def _read(
             bar.advance()
 
 
-def _subjects(found: Found, default_namespace: str, collector: Collector, problems: list[Problem]) -> Iterator[Subject]:
+def _subjects(
+    found: Found, default_namespace: str, collector: Collector, problems: list[Problem], remarks: list[str]
+) -> Iterator[Subject]:
     """Yield what of an object is decided: itself, or the pods that its templates make."""
     # Whether it is a fact or not: Terway's DaemonSet is evidence, and a workload as well.
     whole = API_VERSIONS.get(found.kind) == found.api_version
@@ -230,7 +232,12 @@ def _subjects(found: Found, default_namespace: str, collector: Collector, proble
             reviewed: Reviewed = decode(found.value, Reviewed)
             yield _placed(_subject(found, reviewed, default_namespace), collector)
         for each in templates:
-            pod: Pod = decode(each.as_pod(), Reviewed)
+            try:
+                pod: Pod = decode(each.as_pod(), Reviewed)
+            except FactError as error:
+                # Its own API says what it is: the webhook lets it through as well.
+                remarks.append(f"not decided: {each.path} of {found.kind} is no pod template ({error})")
+                continue
             part = f" {each.path}" if len(templates) > 1 else ""
             yield _placed(_shaped(found, pod, each, part, default_namespace), collector)
     except FactError as error:

@@ -51,14 +51,15 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
         now: The current time, timezone-aware: exceptions expire by it.
 
     """
-    if isinstance(request.object, Shaped) and len(request.object.pods) > 1:
-        return _decide_each(request, request.object, snapshot, now=now)
     case = _case(request, snapshot, now=now)
     if request.excess and not isinstance(case, str):
-        return _too_large(case, request.excess, patches=not isinstance(request.object, Workload))
+        return _too_large(case, request.excess, patches=not isinstance(request.object, Workload | Shaped))
     if isinstance(case, PodCase):
         questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
-        return _decided(case, _first(case, questions), patches=isinstance(request.object, Pod))
+        is_pod = isinstance(request.object, Pod)
+        if not is_pod and isinstance(request.object, Shaped) and len(request.object.pods) > 1:
+            return _decide_each(request, request.object, snapshot, now=now)
+        return _decided(case, _first(case, questions), patches=is_pod)
     if isinstance(case, ServiceCase):
         return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
     return Decision(
@@ -104,13 +105,13 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
     if request.operation not in SERVICE_OPERATIONS:
         return f"operation {request.operation}"
     namespace = request.namespace or reviewed.metadata.namespace
+    if isinstance(reviewed, Service):
+        old_policy = request.old_external_traffic_policy
+        return ServiceCase(reviewed, namespace, snapshot, now=now, size=request.size, old_policy=old_policy)
     if isinstance(reviewed, Shaped):
         if not reviewed.pods:
             return "it holds no pod template that is read"
         return PodCase(reviewed.pods[0], namespace, snapshot, now=now, size=request.size)
-    if isinstance(reviewed, Service):
-        old_policy = request.old_external_traffic_policy
-        return ServiceCase(reviewed, namespace, snapshot, now=now, size=request.size, old_policy=old_policy)
     return PodCase(pod_of(reviewed), namespace, snapshot, now=now, size=request.size)
 
 

@@ -371,6 +371,21 @@ def test_a_template_without_a_name_is_a_mistake_with_its_place(check: Check) -> 
     assert "metadata.name: required" in str(check.run("--state", check.state, "-", given=as_yaml(document)).exception)
 
 
+def test_what_only_looks_like_a_pod_template_is_named(check: Check) -> None:
+    """Of a kind that is not Kubernetes' own: its API is another, and the webhook lets it through."""
+    template = {"spec": {"containers": CONTAINERS, "tolerations": ["spot"]}}
+    document = {
+        "apiVersion": "x.example.com/v1",
+        "kind": "Fleet",
+        "metadata": {"name": "f"},
+        "spec": {"template": template},
+    }
+    done = check.run("--state", check.state, "-", given=as_yaml(document, pod()))
+    assert done.exception is None
+    assert "not decided: spec.template of Fleet is no pod template" in done.stderr
+    assert "1 object: 1 patched" in done.stdout
+
+
 def test_a_line_of_counts_ends_it(check: Check) -> None:
     gateway = {
         "apiVersion": "v1",
