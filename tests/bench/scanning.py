@@ -32,6 +32,7 @@ from tests.apiserver.reportcrds import crd
 from tests.bench.bodies import cluster
 from tests.bench.replayed import DEPLOYMENTS, PODS_EACH, deployment, injected_pod
 from tests.bench.scale import memory
+from tests.docs.measured import commit
 from tests.parts.api import Api
 from tests.parts.build import ROOT
 from tests.parts.kube import ControlPlane, write_kubeconfig
@@ -267,7 +268,7 @@ def text(scan: dict[str, Any], written: dict[str, Any]) -> str:
     return f"""## Scanning a cluster
 
 `python -m tests.bench.scanning`, {datetime.now(UTC):%Y-%m-%d}: `client-ip scan -o json` of pages that a real API \
-server wrote, replayed over TLS; {NODES:,} nodes.
+server wrote, replayed over TLS; {NODES:,} nodes; {commit()}.
 
 | pods | workloads | read | CPU (goal {GOAL_SECONDS:.0f} s) | peak memory (goal {GOAL_MIB:.0f} MiB) |
 |---|---|---|---|---|

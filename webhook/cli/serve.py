@@ -107,64 +107,75 @@ Examples:
     multiple=True,
     envvar="CLIENT_IP_STATE",
     metavar="PATH",
-    help="A file or folder of Kubernetes objects to read in place of a cluster; re-read when it changes. Repeatable.",
+    help="File or folder of Kubernetes objects to read instead of a cluster; read again when it changes. Repeatable.",
 )
-@click.option("--kubeconfig", metavar="FILE", help="The cluster's kubeconfig; in a pod, its ServiceAccount is used.")
+@click.option(
+    "--kubeconfig", metavar="FILE", help="Kubeconfig of the cluster; in a pod, the pod's ServiceAccount is used."
+)
 @click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one.")
-@click.option("--listen", type=AddressType(), default=":8443", show_default=True, help="Where reviews are answered.")
+@click.option("--listen", type=AddressType(), default=":8443", show_default=True, help="Address for reviews (HTTPS).")
 @click.option(
-    "--probe-listen", type=AddressType(), default=":8080", show_default=True, help="Where probes and metrics are."
+    "--probe-listen",
+    type=AddressType(),
+    default=":8080",
+    show_default=True,
+    help="Address for probes and metrics (HTTP).",
 )
 @click.option(
-    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="The certificate, PEM; followed as it changes."
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Certificate, PEM; reloaded when it changes."
 )
-@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Its private key, PEM.")
-@click.option("--tls-self-signed", is_flag=True, help="Make a CA and a certificate for this process.")
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="Private key of the certificate, PEM.")
+@click.option("--tls-self-signed", is_flag=True, help="Create a CA and a certificate for this process.")
 @click.option(
     "--tls-secret",
     metavar="NAME",
-    help="A Secret that the replicas share: made, renewed and trusted without anybody's help.",
+    help="Secret that the replicas share; its certificates are created, renewed and trusted automatically.",
 )
 @click.option(
     "--tls-ca-days",
     type=click.IntRange(3, 3650),
     default=365,
     show_default=True,
-    help="How long a CA in --tls-secret lasts.",
+    help="Lifetime of a CA in --tls-secret.",
 )
 @click.option(
     "--tls-leaf-days",
     type=click.IntRange(1, 1000),
     default=90,
     show_default=True,
-    help="How long a certificate in --tls-secret lasts; renewed after two thirds.",
+    help="Lifetime of a certificate in --tls-secret; it is renewed after two thirds.",
 )
-@click.option("--service", default=wellknown.CONFIGURATION, show_default=True, help="The Service that it is called by.")
+@click.option(
+    "--service",
+    default=wellknown.CONFIGURATION,
+    show_default=True,
+    help="Service by which the API server calls the webhook.",
+)
 @click.option(
     "--tls-host",
     "tls_hosts",
     multiple=True,
     envvar="CLIENT_IP_TLS_HOST",
     metavar="NAME",
-    help="A name or address in the certificate that is made. Repeatable. [default: loopback, or the Service's]",
+    help="Name or address in a created certificate. Repeatable. [default: loopback, or the Service's names]",
 )
 @click.option(
     "--ca-out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the self-signed CA's certificate is written.",
+    help="File to write the self-signed CA's certificate to.",
 )
 @click.option(
     "--namespace",
     default=wellknown.OWN_NAMESPACE,
     show_default=True,
-    help="The webhook's own namespace, never touched.",
+    help="Namespace of the webhook; never changed by it.",
 )
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(0, 300),
     default=15.0,
     show_default=True,
-    help="How long to go on answering after SIGTERM, until endpoints are gone everywhere.",
+    help="How long to continue answering after SIGTERM, until its endpoint is removed everywhere.",
 )
 @click.option(
     "--memory-limit",
@@ -176,13 +187,15 @@ Examples:
     is_flag=True,
     help="Annotate what is decided and left alone with client-ip.dev/reason: for the policy of `render final-state`.",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log format."
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="Least level.",
+    help="Lowest level that is logged.",
 )
 def command(
     *,
@@ -210,10 +223,11 @@ def command(
     """
     Answer the API server's admission reviews over HTTPS.
 
-    Facts come from files (--state) or from a cluster. The certificate comes from files (--tls-cert, --tls-key), is
-    made for this process (--tls-self-signed), or is kept in a Secret that all replicas share (--tls-secret).
+    Nodes, namespaces and policies are read from files (--state) or from a cluster. The certificate is read from files
+    (--tls-cert, --tls-key), created for this process (--tls-self-signed), or kept in a Secret that all replicas share
+    (--tls-secret).
 
-    Every option can also be given as CLIENT_IP_… in the environment, as CLIENT_IP_LISTEN.
+    Every option can also be set in the environment, for example as CLIENT_IP_LISTEN.
     """
     set_up_logging(log_format, log_level)
     chosen = (tls_cert is not None or tls_key is not None) + tls_self_signed + (tls_secret is not None)
