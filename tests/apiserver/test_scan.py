@@ -89,6 +89,7 @@ def made_by(api: Api, owner: dict[str, Any], number: int, mode: str, *, namespac
             "ownerReferences": [reference(owner)],
         },
         "spec": {
+            "nodeSelector": {"pool": "scan"},  # else chance decides whether TPROXY runs on a node that can't
             "initContainers": [{"name": "istio-init", "image": "p", "args": ["istio-iptables", "-m", mode]}],
             "containers": [PAUSE, {"name": "istio-proxy", "image": "p", "env": env}],
         },
