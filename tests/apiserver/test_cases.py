@@ -29,8 +29,32 @@ PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "MutatingWebhookConfiguration": ("",),
     "ConfigMap": ("istio-system", "kube-system"),
     "DaemonSet": ("kube-system",),
+    "RuntimeClass": ("",),
+    "GatewayClass": ("",),
 }
 """Where facts are, by kind."""
+GATEWAY_CLASSES: Final = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "gatewayclasses.gateway.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a test's own"},
+    },
+    "spec": {
+        "group": "gateway.networking.k8s.io",
+        "names": {"kind": "GatewayClass", "listKind": "GatewayClassList", "plural": "gatewayclasses"},
+        "scope": "Cluster",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+"""The part of the Gateway API that a decision reads."""
 OURS: Final = "client-ip-webhook"
 NOT_OF_A_CASE: Final = frozenset({OURS, "kube-root-ca.crt", "extension-apiserver-authentication"})
 """What is there whatever the case: our configuration, and the API server's own."""
@@ -125,6 +149,8 @@ def _version(kind: str) -> str:
         "ClientIPPolicy": "client-ip.dev/v1alpha1",
         "MutatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
         "DaemonSet": "apps/v1",
+        "RuntimeClass": "node.k8s.io/v1",
+        "GatewayClass": "gateway.networking.k8s.io/v1",
     }.get(kind, "v1")
 
 
@@ -139,6 +165,8 @@ def _called_nowhere(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    control_plane.kubectl("apply", "-f", "-", text=json.dumps(GATEWAY_CLASSES))
+    control_plane.kubectl("wait", "--for=condition=established", "crd/gatewayclasses.gateway.networking.k8s.io")
     deployed = Deployed(control_plane, tmp_path_factory.mktemp("cases"))
     try:
         running = Cluster(deployed)

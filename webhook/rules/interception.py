@@ -95,8 +95,8 @@ def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], me
         fact = _with_mode(f"container {wellknown.PROXY_CONTAINER} runs", modes)
         fact = f"{fact}, but there is no annotation {wellknown.INJECTED_STATUS}"
         return Interception(captured=True, mode=_last(modes), fact=fact, injected=True, agreed=False)
-    if init is None and any(_is_true(each) for proxy in proxies for each in _environment(proxy, _DISABLED)):
-        fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent without Envoy, and nothing redirects to it"
+    if any(_is_true(each) for proxy in proxies for each in _environment(proxy, _DISABLED)):
+        fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent: no Envoy stands before the application"
         return Interception(captured=False, mode="", fact=fact, injected=True)
     return _injected(annotations, modes, init)
 
@@ -239,7 +239,7 @@ def _injected(annotations: Mapping[str, str], modes: Sequence[str], init: Contai
     if all(each is not None and not each.strip() for each in ports):
         return Interception(captured=False, mode=mode, fact=f"{init.name} captures no inbound port", injected=True)
     own = own_choice(annotations)
-    if own is not None and own.mode:
+    if own is not None and own.mode and not own.weak:
         told.append(own.mode)
     differing = next((each for each in told if each != mode), None)
     if differing is not None or len(set(modes)) != 1:
@@ -256,7 +256,8 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
     ports = annotations.get(wellknown.INCLUDE_INBOUND_PORTS)
     if own is None and default is None and ports is None and (injector is None or injector.captures):
         return USUAL
-    chosen, by_mesh = own or default, own is None and default is not None
+    overruled = own is not None and own.weak and default is not None and default.mode not in {"", DEFAULT_MODE}
+    chosen, by_mesh = own or default, default is not None and (own is None or overruled)
     if chosen is None:
         mode, fact = DEFAULT_MODE, USUAL.fact
     else:
@@ -264,6 +265,9 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
         stated = annotations.get(wellknown.INTERCEPTION_MODE)
         mode = stated if stated is not None else chosen.mode or (default.mode if default is not None else DEFAULT_MODE)
         fact = chosen.fact
+        if overruled and default is not None:
+            mode, fact = default.mode, f"{default.fact}, which REDIRECT in {wellknown.PROXY_CONFIG} does not replace"
+            chosen = Choice(mode=mode, fact=fact, environment=chosen.environment)
         if not chosen.environment and default is not None and default.environment:
             # The pod's ProxyConfig is merged into the mesh's, and proxyMetadata with it.
             chosen = Choice(mode=mode, fact=fact, environment=default.environment)

@@ -60,6 +60,11 @@ class Choice:
     What `proxyMetadata` makes of it in the proxy alone: its variables come after the template's own, so that Envoy
     takes this one while iptables does not (injection-template.yaml:313,357).
     """
+    weak: bool = False
+    """
+    It is REDIRECT in `proxy.istio.io/config`: the zero of its enum, which is left out where ProxyConfigs are merged, so
+    that the mesh's mode stays (pilot/pkg/model/proxy_config.go, mergeWithPrecedence; tests/apiserver has Istio say so).
+    """
 
 
 _ONLY_SIDECAR: Final = ("sidecar",)
@@ -501,7 +506,7 @@ def own_choice(annotations: Labels) -> Choice | None:
     mode = _stated_mode(config)
     if mode is not None:
         fact = f"annotation {wellknown.PROXY_CONFIG} sets interceptionMode {mode}"
-        return Choice(mode=mode, fact=fact, environment=environment)
+        return Choice(mode=mode, fact=fact, environment=environment, weak=mode == DEFAULT_MODE)
     if environment:
         fact = f"annotation {wellknown.PROXY_CONFIG} sets proxyMetadata {wellknown.MODE_ENV}={environment}"
         return Choice(mode="", fact=fact, environment=environment)

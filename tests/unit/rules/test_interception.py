@@ -165,9 +165,9 @@ INJECTED: Final[dict[str, tuple[Pod, tuple[bool, str, bool, bool]]]] = {
         (False, "", True, True),
     ),
     "a gRPC agent": (pod({STATUS: "{}"}, environment=(("DISABLE_ENVOY", "true"),)), (False, "", True, True)),
-    "an agent behind rules": (
+    "an agent, and rules that lead to nobody": (
         pod({STATUS: "{}"}, init="istio-init", told=REDIRECT, environment=(("DISABLE_ENVOY", "true"),)),
-        (True, "REDIRECT", False, False),
+        (False, "", True, True),
     ),
     "an agent without a status, which an injector would make a sidecar of": (
         pod(environment=(("DISABLE_ENVOY", "true"), *env("REDIRECT"))),
@@ -218,9 +218,14 @@ ASKED: Final[dict[str, tuple[Pod, tuple[dict[str, Any], ...], tuple[bool, str, b
         (True, "REDIRECT", True, False),
     ),
     "the proxy's configuration beats the mesh": (
+        pod({"proxy.istio.io/config": "interceptionMode: NONE"}),
+        (TPROXY_MESH,),
+        (False, "NONE", True, True),
+    ),
+    "but not with REDIRECT, the zero of its enum": (
         pod({"proxy.istio.io/config": "interceptionMode: REDIRECT"}),
         (TPROXY_MESH,),
-        (True, "REDIRECT", True, False),
+        (True, "TPROXY", True, True),
     ),
     "a configuration that speaks of something else does not": (
         pod({"proxy.istio.io/config": "concurrency: 2"}),
