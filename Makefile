@@ -9,7 +9,7 @@ COOLDOWN ?= 7 days ago
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 RUN := $(BIN)/pytest
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
-PARTS := kube-1.37 filters-1.37 expressions-1.37 helm
+PARTS := kube-1.37 filters-1.37 expressions-1.37 helm istio-1.31
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-all test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean

@@ -19,6 +19,7 @@ from tests.cases.case import Case, Expected, cases, cluster_of, identifier, patc
 from tests.cli.command import run
 from tests.parts.api import ApiError, Reply
 from tests.parts.kube import ControlPlane
+from tests.parts.process import ProcessError, wait_until
 from webhook.rules.decision import Mode, Outcome
 
 MODE: Final = "sidecar.istio.io/interceptionMode"
@@ -167,6 +168,9 @@ def _called_nowhere(document: dict[str, Any]) -> dict[str, Any]:
 def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     control_plane.kubectl("apply", "-f", "-", text=json.dumps(GATEWAY_CLASSES))
     control_plane.kubectl("wait", "--for=condition=established", "crd/gatewayclasses.gateway.networking.k8s.io")
+    wait_until(
+        lambda: control_plane.kubectl("get", "gatewayclasses") or "none", what="its store", passing=(ProcessError,)
+    )
     deployed = Deployed(control_plane, tmp_path_factory.mktemp("cases"))
     try:
         running = Cluster(deployed)

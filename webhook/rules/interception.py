@@ -271,9 +271,10 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
         if not chosen.environment and default is not None and default.environment:
             # The pod's ProxyConfig is merged into the mesh's, and proxyMetadata with it.
             chosen = Choice(mode=mode, fact=fact, environment=default.environment)
+    agreed = chosen is None or chosen.environment in {"", mode}
     captured = True
     if mode == NONE:
-        captured = False
+        captured = not agreed  # nothing redirects, but what Envoy is told is another mode: not believed
     elif ports is not None and not ports.strip():
         captured, fact = False, f"annotation {wellknown.INCLUDE_INBOUND_PORTS} is empty"
     elif ports is None and injector is not None and not injector.captures:
@@ -284,7 +285,7 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
         fact=fact,
         chosen=chosen,
         by_mesh=by_mesh,
-        agreed=chosen is None or chosen.environment in {"", mode},
+        agreed=agreed,
     )
 
 
