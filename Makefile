@@ -9,7 +9,9 @@ COOLDOWN ?= 7 days ago
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 RUN := $(BIN)/pytest
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
-PARTS := kube-1.37 filters-1.37 expressions-1.37 helm istio-1.31
+# Istio takes longer to build than all else that `make test` needs.
+INJECTOR := tests/apiserver/test_real_injector.py
+PARTS := kube-1.37 filters-1.37 expressions-1.37 yamls-1.37 helm
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-all test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
@@ -40,11 +42,12 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
-	$(RUN) -n 2 $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver
+	$(RUN) -n 2 $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
 
-test-all: test ## the same, and the API server of the oldest supported Kubernetes
-	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33
-	$(BIN)/pytest -n 2 $(PYTEST) --kubernetes 1.33 tests/apiserver
+test-all: test ## the same, Istio's own injector, and the API server of the oldest supported Kubernetes
+	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33 istio-1.31
+	$(BIN)/pytest -n 2 $(PYTEST) $(INJECTOR)
+	$(BIN)/pytest -n 2 $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)

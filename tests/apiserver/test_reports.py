@@ -122,7 +122,14 @@ def stored(api: Api, kind: ReportAPI, where: str) -> dict[str, dict[str, Any]]:
         (set(), None, None),
         ({"PolicyReport"}, OPEN_REPORTS, None),
     ],
-    ids=str,
+    ids=[
+        "both",
+        "the older alone",
+        "the newer alone",
+        "both, the older asked for",
+        "neither",
+        "what is asked for is not",
+    ],
 )
 def test_one_api_is_used_by_what_is_served(
     control_plane: ControlPlane, api: Api, served: set[str], asked: ReportAPI | None, used: ReportAPI | None
