@@ -29,9 +29,9 @@ BUDGETS: Final = {"typical": 330_000, "small": 250_000, "large": 1_400_000, "ser
 """Instructions a review, three in a hundred above what is measured; the goal for `typical` is 500 k."""
 INSTRUCTIONS_A_MS: Final = 2_500_000
 """
-How 100 ms are held without a clock: instructions in a millisecond of one core, at the least.
+How 100 ms are held without a clock: instructions in a millisecond of one core, taken low.
 
-Of what hostile objects cost, measured on a 2-core Xeon VM with a plain build of Python 3.11: see docs/security.md.
+An ordinary review shows 5.4 million (301,000 in 56 µs, docs/performance.md's machine); what misses the caches shows less.
 """
 BOMB_BUDGET: Final = 100 * INSTRUCTIONS_A_MS
 """For the worst object of each kind, in the worst cluster."""

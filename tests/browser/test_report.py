@@ -102,7 +102,7 @@ def test_a_reason_leads_to_what_it_means(reader: Reader, report: str) -> None:
 def test_published_documentation_is_linked(reader: Reader) -> None:
     opened = reader.open(as_html(scan(SIZE), docs_url="https://docs.example.com/client-ip/"))
     link = opened.page.locator("dt#mixed-nodes + dd a").get_attribute("href")
-    assert link == "https://docs.example.com/client-ip/reasons.md#mixed-nodes"
+    assert link == "https://docs.example.com/client-ip/decisions.md"
     assert_silent(opened)
 
 

@@ -115,7 +115,7 @@ Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be 
     "--docs-url",
     default="",
     metavar="URL",
-    help="Where you publish this project's docs/ folder: -o html links each Reason to its page there.",
+    help="Where you publish this project's docs/ folder: -o html links each Reason to decisions.md there.",
 )
 @KUBECONFIG
 @CONTEXT

@@ -260,6 +260,6 @@ def _glossary(rows: Sequence[Row], docs_url: str) -> Iterator[str]:
     yield '<section class="glossary"><h2>Reasons</h2><dl>'
     for reason in Reason:
         if reason in used:
-            page = f' <a href="{escape(base, quote=True)}/reasons.md#{reason}">more</a>' if base else ""
+            page = f' <a href="{escape(base, quote=True)}/decisions.md">more</a>' if base else ""
             yield f'<dt id="{reason}">{reason} ({OUTCOMES[reason]})</dt><dd>{_text(ADVICE[reason])}{page}</dd>'
     yield "</dl></section>"
