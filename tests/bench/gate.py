@@ -31,7 +31,7 @@ INSTRUCTIONS_A_MS: Final = 2_500_000
 """
 How 100 ms are held without a clock: instructions in a millisecond of one core, taken low.
 
-An ordinary review shows 5.4 million (301,000 in 56 µs, docs/performance.md's machine); what misses the caches shows less.
+An ordinary review shows 5.4 million (301,000 in 56 µs); what misses the caches shows less.
 """
 BOMB_BUDGET: Final = 100 * INSTRUCTIONS_A_MS
 """For the worst object of each kind, in the worst cluster."""

@@ -147,7 +147,7 @@ KINDS: Final[dict[str, tuple[int, Callable[[random.Random], str]]]] = {
 
 
 async def heads(chance: random.Random, seconds: float, seen: Counter[str]) -> None:
-    """Heads: a mutated request, whichever path takes it, gets no 500, and the next request on a new connection works."""
+    """Heads: a mutated request gets no 500, whichever path takes it, and the next one on a new connection works."""
     with tempfile.TemporaryDirectory() as name:
         async with serving(Path(name), str(EXAMPLES)) as server:
             deadline = time.monotonic() + seconds
