@@ -117,15 +117,15 @@ def guarded(control_plane: ControlPlane) -> Iterator[Guarded]:
     made.take_away()
 
 
-def moment(text: str) -> str:
-    """Return the time that a case means: from now on, or as it stands."""
+def moment(text: str, now: datetime) -> str:
+    """Return the time that a case means: from *now* on, or as it stands."""
     units = {"d": "days", "h": "hours"}
     if text[0] not in "+-" or text[-1] not in units:
         return text
-    return (datetime.now(UTC) + timedelta(**{units[text[-1]]: int(text[:-1])})).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (now + timedelta(**{units[text[-1]]: int(text[:-1])})).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def metadata_of(said: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of(said: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return the labels and annotations that a case means."""
     labels = {"app": "web"}
     if "label" in said:
@@ -134,15 +134,17 @@ def metadata_of(said: Mapping[str, Any]) -> dict[str, Any]:
         labels["team"] = said["team"]
     annotations = {ANNOTATIONS[key]: str(value) for key, value in said.items() if key in ANNOTATIONS}
     for key, value in annotations.items():
-        annotations[key] = moment(value) if key == ANNOTATIONS["until"] else value
+        annotations[key] = moment(value, now) if key == ANNOTATIONS["until"] else value
         if value.partition(" ")[0].isdigit() and key == ANNOTATIONS["owner"]:
             annotations[key] = value.split()[1] * int(value.split()[0])
     return {"labels": labels, **({"annotations": annotations} if annotations else {})}
 
 
-def written(kind: str, said: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
+def written(
+    kind: str, said: Mapping[str, Any], name: str, namespace: str, now: datetime | None = None
+) -> dict[str, Any]:
     """Return the object that a case means."""
-    metadata = metadata_of(said)
+    metadata = metadata_of(said, now or datetime.now(UTC))
     place = {"name": name} if kind == "Namespace" else {"name": name, "namespace": namespace}
     document: dict[str, Any] = {"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": {**place}}
     spec: dict[str, Any] = {"containers": [{"name": "app", "image": "app:1"}]}
@@ -171,15 +173,16 @@ def written(kind: str, said: Mapping[str, Any], name: str, namespace: str) -> di
     return {**document, "spec": {**replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}}
 
 
+def forged(document: Mapping[str, Any], times: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return managedFields of managers that never were; an empty one has the API server forget all of them."""
+    fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:forged": {}}}}
+    entry = {"operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields, "apiVersion": document["apiVersion"]}
+    return [{**entry, "manager": f"forged-{number}", **each} if each else {} for number, each in enumerate(times)]
+
+
 def write(api: Api, document: dict[str, Any], stored: Reply | None, via: Any) -> Reply:
     if isinstance(via, list):
-        fields: dict[str, Any] = {"f:metadata": {"f:labels": {"f:forged": {}}}}
-        forged = {"manager": "forged", "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields}
-        version = document["apiVersion"]
-        entries = [
-            {**forged, "apiVersion": version, "manager": f"forged-{number}", **each} if each else {}
-            for number, each in enumerate(via)
-        ]
+        entries = forged(document, via)
         kept = stored["metadata"].get("managedFields", []) if stored is not None and entries != [{}] else []
         document["metadata"]["managedFields"] = [*kept, *entries]
     if via == "apply":
@@ -201,13 +204,19 @@ def test_case(guarded: Guarded, case: dict[str, Any]) -> None:
     name = f"case-{secrets.token_hex(4)}"
     if kind != "Namespace":
         labels = {PRESERVE: case["namespace"]} if "namespace" in case else {}
-        document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        guarded.admin.create(document)
-    stored = guarded.admin.create(written(kind, case["before"], name, name)) if "before" in case else None
+        around = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        guarded.admin.create(around)
+    now = datetime.now(UTC)
+    stored = None
+    if "before" in case:
+        document = written(kind, case["before"], name, name, now)
+        if "stamped" in case["before"]:
+            document["metadata"]["managedFields"] = forged(document, [{"time": case["before"]["stamped"]}])
+        stored = guarded.admin.create(document)
     if "until" in case.get("before", {}):
         # managedFields' times are seconds: of two equal writes of one manager in one second nothing tells the second.
         time.sleep(1.1)
-    document = written(kind, case["after"], name, name)
+    document = written(kind, case["after"], name, name, now)
     if case["want"] == "allowed":
         audit_id = write(api, document, stored, case.get("via")).audit_id
     else:
