@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from certs.bundle import parse_bundle
 from certs.pair import MAX_CERTIFICATE_BYTES, TLS_CRT, TLS_KEY, Pair, PairError, check_life, parse_pair
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 POLL_INTERVAL: Final = timedelta(seconds=10)
 # After a refusal the other half of a pair is awaited, which an atomic swap brings within a moment.
 RETRY_INTERVAL: Final = timedelta(seconds=1)
+CLIENT_CA: Final = "the clients' CA"
 MAX_FILE_BYTES: Final = MAX_CERTIFICATE_BYTES
 # Of TLS 1.2 what encrypts and authenticates in one: Go offers these first, and nobody lacks them who speaks to an API
 # server. (TLS 1.3 has no others.) https://www.rfc-editor.org/rfc/rfc9325#section-4.2
@@ -45,10 +47,27 @@ class ServingCertificate:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, client_ca: bytes | None = None) -> None:
+        """
+        Serve nothing yet.
+
+        Args:
+            client_ca: CA certificates, PEM: a client that shows no certificate of one of them is refused. None asks
+                clients for nothing, for good.
+
+        Raises:
+            PairError: It holds no CA certificate.
+
+        """
         self.pair: Pair | None = None
         self._current: ssl.SSLContext | None = None
+        self._client_ca: str | None = None
         self.context = _server_context()
+        if client_ca is not None:
+            # The context that a handshake begins with says whether a certificate is asked for, and the one that
+            # `_choose` gives it says whose. https://docs.openssl.org/3.0/man3/SSL_set_SSL_CTX/
+            self.context.verify_mode = ssl.CERT_REQUIRED
+            self.trust_clients(client_ca, field=CLIENT_CA)
         self.context.sni_callback = self._choose
 
     def replace(
@@ -77,9 +96,34 @@ class ServingCertificate:
         pair = parse_pair(certificate_pem, key_pem, certificate_field=certificate_field, key_field=key_field)
         if not force:
             check_life(pair, now=now, certificate_field=certificate_field)
-        self._current = _proved_context(pair, certificate_field)
+        self._current = _proved_context(pair, certificate_field, self._client_ca)
         self.pair = pair
         return pair
+
+    def trust_clients(self, client_ca: bytes, *, field: str) -> None:
+        """
+        Trust clients of other CAs from the next handshake on.
+
+        Args:
+            client_ca: CA certificates, PEM.
+            field: What errors call it.
+
+        Raises:
+            PairError: It holds no CA certificate; those before still count.
+
+        """
+        if len(client_ca) > MAX_CERTIFICATE_BYTES:
+            raise PairError(field, f"is larger than {MAX_CERTIFICATE_BYTES} bytes")
+        if not parse_bundle(client_ca).certificates:
+            raise PairError(field, "holds no readable PEM certificate")
+        before, self._client_ca = self._client_ca, client_ca.decode(errors="replace")
+        try:
+            _trust(_server_context(), self._client_ca, field)
+            if self.pair is not None:
+                self._current = _proved_context(self.pair, TLS_CRT, self._client_ca)
+        except PairError:
+            self._client_ca = before
+            raise
 
     @property
     def not_after(self) -> datetime | None:
@@ -130,7 +174,7 @@ class MountedPair:
         stamps = _Stamp.of(self._certificate), _Stamp.of(self._key)
         if stamps == self._stamps:
             return False
-        certificate_pem, key_pem = _read(self._certificate), _read(self._key)
+        certificate_pem, key_pem = read_file(self._certificate), read_file(self._key)
         digest = hashlib.sha256(certificate_pem + b"\0" + key_pem).digest()
         changed = digest != self._digest
         if changed:
@@ -161,6 +205,44 @@ class MountedPair:
             await asyncio.sleep((min(interval, RETRY_INTERVAL) if refused else interval).total_seconds())
 
 
+class MountedClientCA:
+    """The CAs of clients in a mounted file, trusted anew when it changes; a bad file changes nothing."""
+
+    def __init__(self, serving: ServingCertificate, path: Path) -> None:
+        self._serving = serving
+        self._path = path
+        self._stamp: _Stamp | None = None
+
+    def refresh(self) -> bool:
+        """
+        Read the file if it changed since it was last used; return whether it did.
+
+        Raises:
+            PairError: It can't be read or used, each time until it can.
+
+        """
+        stamp = _Stamp.of(self._path)
+        if stamp == self._stamp:
+            return False
+        self._serving.trust_clients(read_file(self._path), field=str(self._path))
+        self._stamp = stamp
+        return True
+
+    async def run(self, *, interval: timedelta = POLL_INTERVAL) -> None:
+        """Keep the trusted CAs those of the file until cancelled; a refusal is logged once and tried again."""
+        refused = ""
+        while True:
+            try:
+                if await asyncio.to_thread(self.refresh):
+                    log.info("clients must have a certificate of a CA in %s", self._path)
+                refused = ""
+            except PairError as error:
+                if str(error) != refused:
+                    log.warning("keeping the clients' CAs that are trusted: %s", error)
+                refused = str(error)
+            await asyncio.sleep(interval.total_seconds())
+
+
 @dataclass(frozen=True, slots=True)
 class _Stamp:
     """What changes when a file does: a swapped symlink leads to another inode, a write moves the time or the size."""
@@ -179,7 +261,14 @@ class _Stamp:
         return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """
+    Return what a mounted file holds.
+
+    Raises:
+        PairError: It can't be read, or is too large.
+
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -204,9 +293,19 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _proved_context(pair: Pair, certificate_field: str) -> ssl.SSLContext:
+def _trust(context: ssl.SSLContext, client_ca: str, field: str) -> None:
+    try:
+        context.load_verify_locations(cadata=client_ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise PairError(field, f"holds no CA certificate that OpenSSL can read ({error})") from error
+    context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _proved_context(pair: Pair, certificate_field: str, client_ca: str | None) -> ssl.SSLContext:
     """Return a context that has loaded *pair*; the key passes through memory only, the root filesystem is read-only."""
     context = _server_context()
+    if client_ca is not None:
+        _trust(context, client_ca, CLIENT_CA)
     # Each text by itself: a key file may hold certificates too, which must not be taken for the one to serve.
     with _memory_file(pair.certificate_pem) as certificate, _memory_file(pair.key_pem) as key:
         try:

@@ -258,6 +258,25 @@ def test_a_node_may_be_listened_on() -> None:
     assert "--listen=:9443" in spec["containers"][0]["args"]
 
 
+def test_only_an_api_server_with_a_certificate_may_be_read() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    objects = render({"webhook": {"clientCA": {"certificates": pem, "names": ["front-proxy-client", "a b"]}}})
+    (config,) = [each for each in objects if each["metadata"]["name"] == "client-ip-webhook-client-ca"]
+    assert config["data"] == {"ca.crt": pem}
+    (container,) = pod_of(objects)["spec"]["containers"]
+    assert "--client-ca=/etc/client-ip/client-ca/ca.crt" in container["args"]
+    assert container["args"][-2:] == ["--client-name=front-proxy-client", "--client-name=a b"]
+    assert [each["name"] for each in pod_of(objects)["spec"]["volumes"]] == ["client-ca"]
+    both = render(
+        {
+            "webhook": {"clientCA": {"certificates": pem}},
+            "certificates": {"mode": "manual", "manual": {"secretName": "own", "caBundle": "QQ=="}},
+        }
+    )
+    assert [each["name"] for each in pod_of(both)["spec"]["volumes"]] == ["tls", "client-ca"]
+    assert "volumes" not in pod_of(render({}))["spec"]
+
+
 def test_an_image_by_digest_has_no_tag() -> None:
     digest = "sha256:" + "0" * 64
     (container,) = pod_of(render({"image": {"repository": "r.example/c", "digest": digest}}))["spec"]["containers"]

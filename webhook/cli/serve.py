@@ -17,7 +17,7 @@ from certs.authority import service_names
 from certs.lifecycle import Settings
 from certs.pair import PairError
 from certs.rotator import Location, Rotator
-from certs.serving import ServingCertificate
+from certs.serving import MountedClientCA, ServingCertificate, read_file
 from webhook.facts.files import FilesInvalid
 from webhook.facts.source import FactSource, FileSource
 from webhook.rules import wellknown
@@ -99,7 +99,8 @@ def set_up_logging(log_format: str, level: str) -> None:
 Examples:
   client-ip serve --state examples/cluster --tls-self-signed --ca-out ca.pem
   client-ip serve --kubeconfig ~/.kube/config --tls-cert tls.crt --tls-key tls.key
-  client-ip serve --tls-secret client-ip-webhook-tls          (in a pod: its ServiceAccount)""",
+  client-ip serve --tls-secret client-ip-webhook-tls          (in a pod: its ServiceAccount)
+  client-ip serve --tls-secret client-ip-webhook-tls --client-ca ca.crt --client-name front-proxy-client""",
 )
 @click.option(
     "--state",
@@ -150,6 +151,19 @@ Examples:
     default=wellknown.CONFIGURATION,
     show_default=True,
     help="Service by which the API server calls the webhook.",
+)
+@click.option(
+    "--client-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="CA certificates, PEM: only callers with a certificate of one are read. Followed as it changes.",
+)
+@click.option(
+    "--client-name",
+    "client_names",
+    multiple=True,
+    envvar="CLIENT_IP_CLIENT_NAME",
+    metavar="NAME",
+    help="A common or alternative name that such a certificate must have, as the API server's. Repeatable.",
 )
 @click.option(
     "--tls-host",
@@ -210,6 +224,8 @@ def command(
     tls_secret: str | None,
     tls_ca_days: int,
     tls_leaf_days: int,
+    client_ca: Path | None,
+    client_names: tuple[str, ...],
     service: str,
     tls_hosts: tuple[str, ...],
     ca_out: Path | None,
@@ -235,18 +251,32 @@ def command(
         raise click.UsageError("give one of --tls-cert and --tls-key, --tls-self-signed, --tls-secret")
     if tls_secret is not None and states:
         raise click.UsageError("--tls-secret needs a cluster: it does not go with --state")
+    if client_names and client_ca is None:
+        raise click.UsageError("--client-name goes with --client-ca")
+    clients = _client_ca(client_ca)
     rotator = None
     if tls_secret is not None:
-        certificate = ServingCertificate()
+        certificate = ServingCertificate(client_ca=clients)
         names = tls_hosts or service_names(service, namespace)
         life = timedelta(days=tls_ca_days), timedelta(days=tls_leaf_days)
         rotator = _rotator(certificate, kubeconfig, context, namespace, tls_secret, names, life)
         tasks: list[Task] = [rotator.run]
     else:
-        certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, self_signed=tls_self_signed)
-    source = _source(states, kubeconfig, context, namespace)
+        certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, clients, self_signed=tls_self_signed)
+    if client_ca is not None:
+        tasks.append(MountedClientCA(certificate, client_ca).run)
+    # An emptied caBundle is seen by the watch, and need not wait for the next look at it.
+    changed = rotator.wake if rotator is not None else None
+    source = _source(states, kubeconfig, context, namespace, changed)
     metrics = Metrics(source, certificate, rotator)
-    state = State(source=source, certificate=certificate, metrics=metrics, rotator=rotator, marks=mark_reasons)
+    state = State(
+        source=source,
+        certificate=certificate,
+        metrics=metrics,
+        rotator=rotator,
+        marks=mark_reasons,
+        client_names=frozenset(client_names),
+    )
     _require_parser()
 
     def started(reviews: Address, probes: Address) -> None:
@@ -282,12 +312,13 @@ def _certificate(
     key: Path | None,
     hosts: tuple[str, ...],
     ca_out: Path | None,
+    clients: bytes | None,
     *,
     self_signed: bool,
 ) -> tuple[ServingCertificate, list[Task]]:
     if self_signed:
         try:
-            return tls.self_signed(hosts or ("localhost", "127.0.0.1", "::1"), ca_out), []
+            return tls.self_signed(hosts or ("localhost", "127.0.0.1", "::1"), ca_out, client_ca=clients), []
         except (OSError, ValueError) as error:
             raise click.UsageError(
                 f"--ca-out: {error}" if isinstance(error, OSError) else f"--tls-host: {error}"
@@ -297,10 +328,21 @@ def _certificate(
     if ca_out is not None or hosts:
         raise click.UsageError("--ca-out and --tls-host go with --tls-self-signed")
     try:
-        serving, follow = tls.mounted(certificate, key)
+        serving, follow = tls.mounted(certificate, key, client_ca=clients)
     except PairError as error:
         raise click.UsageError(str(error)) from error
     return serving, [follow]
+
+
+def _client_ca(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        read = read_file(path)
+        ServingCertificate(client_ca=read)
+    except PairError as error:
+        raise click.UsageError(f"--client-ca: {error}") from error
+    return read
 
 
 def _rotator(
@@ -323,7 +365,13 @@ def _rotator(
         raise click.UsageError(f"--tls-secret: {error}") from error
 
 
-def _source(states: tuple[str, ...], kubeconfig: str | None, context: str | None, namespace: str) -> FactSource:
+def _source(
+    states: tuple[str, ...],
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str,
+    changed: Callable[[], None] | None,
+) -> FactSource:
     if states:
         if kubeconfig or context:
             raise click.UsageError("--state replaces the cluster: it goes with neither --kubeconfig nor --context")
@@ -336,7 +384,7 @@ def _source(states: tuple[str, ...], kubeconfig: str | None, context: str | None
     from webhook.facts.watch import ClusterSource  # noqa: PLC0415
 
     try:
-        return ClusterSource(connect(kubeconfig, context), own_namespace=namespace)
+        return ClusterSource(connect(kubeconfig, context), own_namespace=namespace, configuration_changed=changed)
     except KubeConfigInvalid as error:
         raise click.UsageError(f"no cluster ({error}) and no --state") from error
 

@@ -160,7 +160,14 @@ class Followed:
 class ClusterSource:
     """The facts of a cluster, kept current by `run`."""
 
-    def __init__(self, client: KubeClient, *, own_namespace: str, once: bool = False) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        own_namespace: str,
+        once: bool = False,
+        configuration_changed: Callable[[], None] | None = None,
+    ) -> None:
         """
         Follow nothing yet.
 
@@ -168,10 +175,12 @@ class ClusterSource:
             client: Closed when `run` ends, but not with *once*: then it is the caller's.
             own_namespace: The webhook's.
             once: For a command that reads: no policy's status is written.
+            configuration_changed: Called when our own webhook configuration was changed, by whomever.
 
         """
         self._client = client
         self._once = once
+        self._configuration_changed = configuration_changed
         self._collector = Collector(own_namespace=own_namespace, nodes_synced=False)
         self._snapshot = self._collector.snapshot()
         self._changed = asyncio.Event()
@@ -458,6 +467,8 @@ class ClusterSource:
 
     def _put_injector(self, configuration: MutatingWebhookConfiguration) -> None:
         self._collector.put_configuration(configuration)
+        if self._configuration_changed is not None and configuration.metadata.name == wellknown.CONFIGURATION:
+            self._configuration_changed()
         self._follow_config_maps()
 
     def _remove_injector(self, name: str) -> None:

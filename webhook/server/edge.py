@@ -58,6 +58,8 @@ class State:
     marks: bool = False
     """Whether what is left alone on purpose is marked so."""
     draining: bool = False
+    client_names: frozenset[str] = frozenset()
+    """Of whom a caller's certificate must name one; empty where its CA is enough, or none is asked for."""
     turns: Turns = field(default_factory=Turns)
     now: Callable[[], datetime] = utc_now
 

@@ -18,7 +18,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def self_signed(hosts: Sequence[str], ca_out: Path | None) -> ServingCertificate:
+def self_signed(hosts: Sequence[str], ca_out: Path | None, *, client_ca: bytes | None = None) -> ServingCertificate:
     """
     Return a certificate for *hosts* that a new CA signed; the CA's certificate is written to *ca_out*.
 
@@ -30,14 +30,16 @@ def self_signed(hosts: Sequence[str], ca_out: Path | None) -> ServingCertificate
     now = utc_now()
     authority = issue_ca(organization=ORGANIZATION, now=now, life=SELF_SIGNED_LIFE)
     leaf = issue_leaf(authority, names=hosts, now=now, life=SELF_SIGNED_LIFE)
-    certificate = ServingCertificate()
+    certificate = ServingCertificate(client_ca=client_ca)
     certificate.replace(leaf.certificate_pem, leaf.key_pem, now=now)
     if ca_out is not None:
         ca_out.write_bytes(authority.certificate_pem)
     return certificate
 
 
-def mounted(certificate: Path, key: Path) -> tuple[ServingCertificate, Callable[[], Awaitable[None]]]:
+def mounted(
+    certificate: Path, key: Path, *, client_ca: bytes | None = None
+) -> tuple[ServingCertificate, Callable[[], Awaitable[None]]]:
     """
     Return the pair in the files, served, and the task that serves what they hold as they change.
 
@@ -45,7 +47,7 @@ def mounted(certificate: Path, key: Path) -> tuple[ServingCertificate, Callable[
         certs.pair.PairError: The files hold no pair that can be served, naming the one to blame.
 
     """
-    serving = ServingCertificate()
+    serving = ServingCertificate(client_ca=client_ca)
     pair = MountedPair(serving, certificate=certificate, key=key)
     pair.refresh(now=utc_now())
     return serving, lambda: pair.run(clock=utc_now, interval=POLL)

@@ -16,6 +16,7 @@ from typing import Final
 
 from aiohttp.http import SERVER_SOFTWARE
 
+from webhook.server.clients import may_call
 from webhook.server.connection import Connection
 from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply, timeout_seconds
 from webhook.server.handed import Handed, HandedServer
@@ -112,6 +113,9 @@ class ReviewProtocol(Connection, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.opened(transport)
+        if not may_call(transport.get_extra_info("peercert"), self._server.state.client_names):
+            self.end(Ended.CLIENT_NAME)
+            return
         self._server.connections.add(self)
         # Whoever never asks is let go of; whoever has asked is never closed on, lest it should ask at that moment.
         self.within(FIRST_SECONDS, Ended.NEVER_ASKED)

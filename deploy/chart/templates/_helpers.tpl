@@ -28,6 +28,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if lt (int $secret.caLifeDays) (mul 3 (int $secret.leafLifeDays) | int) -}}
 {{- fail (printf "certificates.secret.caLifeDays: must be at least 3 times certificates.secret.leafLifeDays (%d), not %d" (mul 3 (int $secret.leafLifeDays)) (int $secret.caLifeDays)) -}}
 {{- end -}}
+{{- if and .Values.webhook.clientCA.names (not .Values.webhook.clientCA.certificates) -}}
+{{- fail "webhook.clientCA.names: go with webhook.clientCA.certificates" -}}
+{{- end -}}
 {{- if eq (int .Values.webhook.port) (int .Values.probePort) -}}
 {{- fail (printf "probePort: must not be webhook.port (%d)" (int .Values.webhook.port)) -}}
 {{- end -}}
