@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.parts.gobuild import Workspace, workspace
+from tests.parts.gobuild import CHEAP, FAST, Workspace, workspace
 from tests.parts.progress import Steps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -47,6 +47,8 @@ class Part:
     """The module's files that the binaries depend on (globs)."""
     tags: str = ""
     """Go build tags, separated by commas."""
+    flags: tuple[str, ...] = CHEAP
+    """How packages are compiled; `FAST` for what is measured. Not part of the key: programs stay the same."""
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """What is copied beside the binaries: by name the module it is in, and its path there."""
 
@@ -117,6 +119,7 @@ PARTS: Final = {
             name="bench",
             module="bench",
             packages={name: f"./cmd/{name}" for name in ("load", "plain", "controllerruntime", "nodes")},
+            flags=FAST,
             sources=("go.mod", "go.sum", "cmd/*/*.go"),
         ),
         Part(name="helm", module="helm", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
@@ -204,11 +207,11 @@ def _missing(part: Part, folder: Path) -> list[str]:
 
 
 def _build(space: Workspace, parts: Iterable[Part], folders: Mapping[str, Path]) -> None:
-    together: dict[tuple[str, str, str], list[Part]] = {}
+    together: dict[tuple[str, str, tuple[str, ...]], list[Part]] = {}
     for part in parts:
         if _missing(part, folders[part.name]):
-            together.setdefault((part.module, part.ldflags, part.tags), []).append(part)
-    for (module, ldflags, tags), group in together.items():
+            together.setdefault((part.module, part.ldflags, (*part.flags, "-tags", part.tags)), []).append(part)
+    for (module, ldflags, flags), group in together.items():
         with Steps(", ".join(part.name for part in group)) as steps:
             targets = {
                 folders[part.name] / binary: package
@@ -217,7 +220,7 @@ def _build(space: Workspace, parts: Iterable[Part], folders: Mapping[str, Path])
                 if not (folders[part.name] / binary).exists()
             }
             if targets:
-                space.compile(MODULES / module, targets, ldflags=ldflags, tags=tags, steps=steps)
+                space.compile(MODULES / module, targets, ldflags=ldflags, flags=flags, steps=steps)
             for part in group:
                 for name, (path, source) in part.files.items():
                     if not (folders[part.name] / name).exists():

@@ -1,11 +1,12 @@
 """Programs are built in caches of our own, once, and what a build says is passed on."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.parts.build import Part, build
+from tests.parts.build import ROOT, Part, build
 
 GOOD = 'package main\n\nfunc main() { println("built") }\n'
 BAD = "package main\n\nfunc main() { println(undefined) }\n"
@@ -60,3 +61,11 @@ def test_a_build_leaves_binaries_and_nothing_else(
 
     assert build([part]) == [folder]
     assert capfd.readouterr().err == ""
+
+
+def test_make_builds_what_its_suites_need() -> None:
+    """Else a part is compiled in the middle of a test, with Go's caches empty once more."""
+    [line] = re.findall(r"^PARTS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    sources = [path for name in ("parts", "deploy", "apiserver") for path in (ROOT / "tests" / name).glob("*.py")]
+    used = {name for path in sources for name in re.findall(r'binaries\("([\w.-]+)"\)', path.read_text())}
+    assert {"kube-1.37", "helm", "filters-1.37"} <= used - {"kube-node-1.37"} <= set(line.split())
