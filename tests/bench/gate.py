@@ -27,14 +27,15 @@ from tests.serve.server import Server
 NODES: Final = 5_000
 BUDGETS: Final = {"typical": 330_000, "small": 250_000, "large": 1_400_000, "service": 205_000, "skipped": 245_000}
 """Instructions a review, three in a hundred above what is measured; the goal for `typical` is 500 k."""
-INSTRUCTIONS_A_MS: Final = 2_500_000
+INSTRUCTIONS_A_MS: Final = 5_000_000
 """
 How 100 ms are held without a clock: instructions in a millisecond of one core, taken low.
 
-An ordinary review shows 5.4 million (301,000 in 56 µs); what misses the caches shows less.
+Each of these objects was timed without valgrind (CPU seconds of decode, decide and encode, Python 3.11, 2-core Xeon VM):
+between 6.8 and 29 million a millisecond, the worst of them 37 ms.
 """
-BOMB_BUDGET: Final = 100 * INSTRUCTIONS_A_MS
-"""For the worst object of each kind, in the worst cluster."""
+BOMB_BUDGET: Final = 60 * INSTRUCTIONS_A_MS
+"""For the worst object of each kind, in the worst cluster: 60 ms of the 100 that are promised."""
 SHORT, LONG = 20, 120
 WARM_UP: Final = 60
 START_SECONDS: Final = 180.0

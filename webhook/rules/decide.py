@@ -182,16 +182,18 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
         ours += [f"annotation {wellknown.REASON}"] if wellknown.REASON in (case.metadata.annotations or ()) else []
         warnings = (*warnings, *(f"{each} of the template is the webhook's own to set: remove it" for each in ours))
     enforce = warns and patches
+    patch = answer.patch if enforce else NOTHING
     cause = answer.cause
+    policy = case.policy
     return Decision(
         reason=answer.reason,
         cause=cause if len(cause) <= CAUSE_LIMIT and cause.isprintable() else one_line(cause, CAUSE_LIMIT),
         mode=mode,
         outcome=outcome,
-        patch=answer.patch if enforce else NOTHING,
+        patch=patch,
         would_patch=answer.patch if mode is Mode.AUDIT else NOTHING,
-        mark=mark(case, answer, mode) if patches else NOTHING,
-        policy=_policy_name(case),
+        mark=mark(case, answer, mode) if patches and not patch else NOTHING,
+        policy="" if policy is None else policy.name,
         warnings=tuple(map(one_line, warnings[:WARNINGS])) if warnings else (),
         invalid_preserve=case.invalid_preserve(),
     )
@@ -201,8 +203,3 @@ def _lost(answer: Answer) -> str:
     """Return the warning of a loss: where it is too long, the cause is cut, never what to do about it."""
     head, tail = f"client IP lost ({answer.reason}): ", f"; {ADVICE[answer.reason]}"
     return head + one_line(answer.cause, WARNING_LIMIT - len(head) - len(tail)) + tail
-
-
-def _policy_name(case: PodCase | ServiceCase) -> str:
-    policy = case.policy
-    return policy.name if policy is not None else ""

@@ -429,7 +429,8 @@ _STRICT: Final = (ask_proxy_strictly, ask_pod_security_strictly, ask_runtime_str
 
 def ask_pod_security(case: PodCase) -> Answer | None:
     """The level of the namespace, or the policy's fallback."""
-    return _or_fallback(case, ask_pod_security_strictly(case))
+    answer = ask_pod_security_strictly(case)
+    return None if answer is None else _or_fallback(case, answer)
 
 
 def ask_proxy(case: PodCase) -> Answer | None:
@@ -448,7 +449,8 @@ def ask_runtime(case: PodCase) -> Answer | None:
 
 def ask_nodes(case: PodCase) -> Answer | None:
     """The nodes, or the policy's fallback."""
-    return _or_fallback(case, ask_nodes_strictly(case))
+    answer = ask_nodes_strictly(case)
+    return None if answer is None else _or_fallback(case, answer)
 
 
 def _or_fallback(case: PodCase, answer: Answer | None) -> Answer | None:

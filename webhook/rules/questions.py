@@ -26,6 +26,7 @@ class Case:
     __slots__ = (
         "_asked",
         "_policy",
+        "around",
         "labels",
         "metadata",
         "namespace",
@@ -40,17 +41,14 @@ class Case:
         self.labels = metadata.labels or NO_LABELS
         self.namespace = namespace
         self.namespace_labels = snapshot.namespaces.get(namespace)
+        self.around: Mapping[str, str] = NO_LABELS if self.namespace_labels is None else self.namespace_labels
+        """The namespace's labels; none where it is unknown."""
         self.snapshot = snapshot
         self.now = now
         self.opt_out: OptOut | None = None
         """Until when the object's own label holds; known once `asked` was read, where the label is not `enabled`."""
         self._policy: Policy | bool | None = False
         self._asked: Preserve | bool | None = False
-
-    @property
-    def around(self) -> Mapping[str, str]:
-        """The namespace's labels; none where it is unknown."""
-        return self.namespace_labels if self.namespace_labels is not None else NO_LABELS
 
     @property
     def policy(self) -> Policy | None:

@@ -8,7 +8,7 @@ say `allowed: false`.
 
 import base64
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -131,7 +131,8 @@ def decode(body: bytes) -> tuple[str, Request]:
         except DECODE_ERRORS:
             return _decode_other(body, error)
     kind = request.kind
-    _check_uid(request.uid)
+    if not 0 < len(request.uid) <= UID_LIMIT:
+        _refuse_uid(request.uid)
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
         return request.uid, _not_ours(kind, _any_review.decode(body).request)
     if request.object is not None and request.object.metadata is NO_METADATA:
@@ -145,21 +146,18 @@ def decode(body: bytes) -> tuple[str, Request]:
         subresource=request.sub_resource,
         kind=kind.kind,
         dry_run=bool(request.dry_run),
-        old_external_traffic_policy=_old_policy(request),
+        old_external_traffic_policy=_old_policy(request) if request.operation == "UPDATE" else "",
         size=len(body),
         excess=excess,
     )
 
 
-def _check_uid(uid: str) -> None:
-    if not uid:
-        raise BadReview("request.uid is empty")
-    if len(uid) > UID_LIMIT:
-        raise BadReview(f"request.uid is longer than {UID_LIMIT} characters")
+def _refuse_uid(uid: str) -> NoReturn:
+    raise BadReview(f"request.uid is longer than {UID_LIMIT} characters" if uid else "request.uid is empty")
 
 
 def _old_policy(request: _Request) -> str:
-    if not isinstance(request.object, Service) or request.operation != "UPDATE":
+    if not isinstance(request.object, Service):
         return ""
     try:
         old = _old_service(request.old_object)
@@ -179,7 +177,8 @@ def _decode_other(body: bytes, error: Exception) -> tuple[str, Request]:
             f"expected {API_VERSION} {KIND}, got {review.api_version[:80]!r} {review.kind[:80]!r}",
         ) from error
     request = review.request
-    _check_uid(request.uid)
+    if not 0 < len(request.uid) <= UID_LIMIT:
+        _refuse_uid(request.uid)
     kind = request.kind
     try:
         tag = _tag.decode(request.object)
