@@ -115,7 +115,7 @@ async def _mutate(state: State, request: web.BaseRequest, connection: Connection
     peers = connection.peers
     # What comes in chunks may become as large as any.
     length = BODY_LIMIT if request.content_length is None else request.content_length
-    if not peers.take(connection, length):
+    if not peers.take_body(connection, length):
         return _refuse(state, 503, FULL)
     try:
         async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):

@@ -93,6 +93,7 @@ class Handed(asyncio.Protocol):
             connection.peers.count(Ended.MEMORY)
             connection.end(Ended.MEMORY)
             return
+        connection.peers.begin(connection)
         self._server.handed[self._handler] = self
         self._handler.connection_made(connection.transport)
         if data:
@@ -109,7 +110,6 @@ class Handed(asyncio.Protocol):
         """Give it on; where it begins a head, the rest must come in time."""
         if not self._asked and not self._begun:
             self._begun = True
-            self.connection.peers.begin(self.connection)
             self.connection.within(HEAD_SECONDS, Ended.HEAD_LATE)
         self._handler.data_received(data)
 
@@ -122,8 +122,11 @@ class Handed(asyncio.Protocol):
         """Its answer is made."""
         self._asked = False
         connection = self.connection
-        if not connection.writing_paused:
-            connection.peers.finish(connection)
+        if connection not in connection.source.peers:  # it left before its answer
+            return
+        # It stays unfinished: where room is short it goes before what the API server has open. But it begins anew.
+        connection.peers.finish(connection)
+        connection.peers.begin(connection)
         connection.within(IDLE_SECONDS, Ended.NEVER_ASKED)
 
     def eof_received(self) -> None:

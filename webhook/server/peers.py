@@ -32,8 +32,12 @@ FREE_PIECE_BYTES: Final = 8 << 10
 """A piece up to this size needs no buffers beyond OPEN_BYTES."""
 GRACE_SECONDS: Final = 0.5
 """What is younger goes for nobody of its own address: an honest handshake or body is done by then."""
+BODY_GRACE_SECONDS: Final = 2.0
+"""Nor for a body: the others are waited for, as long as the API server would wait for their answers."""
 IDLE_GRACE_SECONDS: Final = 10.0
 """Nor does a connection that has waited for its next request for less."""
+BODIES_LEAVE: Final = 4
+"""Bodies leave this part of the budget free: whoever comes finds room, whatever bodies wait for."""
 MAX_WAITING: Final = 256
 """Bodies that wait for room, read no further meanwhile; one more is refused."""
 
@@ -93,6 +97,7 @@ class Peers:
         self, budget: int, count: Callable[[Ended], None], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.budget: Final = budget
+        self._for_bodies: Final = budget - budget // BODIES_LEAVE
         self.held = 0
         self.count: Final = count
         self._clock = clock
@@ -156,7 +161,7 @@ class Peers:
 
     def begin(self, peer: Peer) -> None:
         """Note that something of *peer* is unfinished from now on."""
-        if not peer.unfinished:
+        if not peer.unfinished and peer in peer.source.peers:
             peer.unfinished = True
             peer.used_at = self._clock()
             peer.source.unfinished[peer] = None
@@ -172,7 +177,14 @@ class Peers:
 
     def take(self, peer: Peer, count: int) -> bool:
         """Count *count* bytes more for *peer*, ending others where there is no room; False where there is none."""
-        if self.held + count > self.budget and not self._make_room(peer, count):
+        return self._take(peer, count, self.budget, GRACE_SECONDS)
+
+    def take_body(self, peer: Peer, count: int) -> bool:
+        """Count a body of *count* bytes for *peer*: bodies leave a part of the room to those who come."""
+        return self._take(peer, count, self._for_bodies, BODY_GRACE_SECONDS)
+
+    def _take(self, peer: Peer, count: int, most: int, grace: float) -> bool:
+        if self.held + count > most and not self._make_room(peer, count, most, grace):
             return False
         self._add(peer, count)
         return True
@@ -200,7 +212,7 @@ class Peers:
     # --- Who waits for room
 
     def wait(self, peer: Peer, count: int) -> bool:
-        """Call *peer*'s `room` once *count* bytes were free and are its own; False where too many wait already."""
+        """Call *peer*'s `room` once a body of *count* bytes has room, and has it; False where too many wait already."""
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting[peer] = count
@@ -217,7 +229,7 @@ class Peers:
             count = self._waiting.get(peer)
             if count is None:
                 continue
-            if self.held + count > self.budget:
+            if self.held + count > self._for_bodies:
                 return
             del self._waiting[peer]
             self._add(peer, count)
@@ -225,20 +237,20 @@ class Peers:
 
     # --- Who goes first
 
-    def _make_room(self, peer: Peer, count: int) -> bool:
-        while self.held + count > self.budget:
-            victim = self._unfinished_victim(peer, count) or self._idle_victim(peer, count)
+    def _make_room(self, peer: Peer, count: int, most: int, grace: float) -> bool:
+        while count <= most < self.held + count:
+            victim = self._unfinished_victim(peer, count, grace) or self._idle_victim(peer, count)
             if victim is None:
                 return False
             self.count(Ended.MEMORY)
             victim.end(Ended.MEMORY)
-        return True
+        return self.held + count <= most
 
-    def _unfinished_victim(self, peer: Peer, count: int) -> Peer | None:
+    def _unfinished_victim(self, peer: Peer, count: int, grace: float) -> Peer | None:
         """What has been unfinished for long before what has not; of its own address nothing that is young."""
         own = peer.source
         least = own.unfinished_held + count
-        long_ago = self._clock() - GRACE_SECONDS
+        now = self._clock()
         old: tuple[int, Peer] | None = None
         young: tuple[int, Peer] | None = None
         for source in self._sources.values():
@@ -247,7 +259,7 @@ class Peers:
             oldest = next((each for each in source.unfinished if each is not peer), None)
             if oldest is None:
                 continue
-            if oldest.used_at <= long_ago:
+            if now - oldest.used_at >= (grace if source is own else GRACE_SECONDS):
                 if old is None or source.unfinished_held > old[0]:
                     old = source.unfinished_held, oldest
             elif source is not own and (young is None or source.unfinished_held > young[0]):

@@ -235,7 +235,7 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         self._missing = end - len(data)
         peers = self.peers
         peers.begin(self)
-        if peers.take(self, length):
+        if peers.take_body(self, length):
             self._reserved = length
         elif peers.wait(self, length):
             self._wanted = length

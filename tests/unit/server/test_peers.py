@@ -147,15 +147,43 @@ def test_bodies_that_never_end_make_room_for_one_that_comes() -> None:
     assert body.ended is None
 
 
+def test_who_has_left_can_begin_nothing() -> None:
+    hall = Hall()
+    caller = hall.enter("10.0.0.1")
+    assert caller is not None
+    hall.peers.leave(caller)
+    hall.peers.begin(caller)
+    assert not caller.unfinished
+    assert hall.opened("10.0.0.1", 6000)
+
+
+def test_what_is_larger_than_all_ends_nobody() -> None:
+    hall = Hall()
+    others = hall.opened("10.9.9.9", 100)
+    caller = hall.enter("10.0.0.1")
+    assert caller is not None
+    assert not hall.peers.take(caller, BUDGET + 1)
+    assert alive(others) == 100
+
+
+def test_whatever_bodies_want_who_comes_finds_room() -> None:
+    hall = Hall()
+    bodies = hall.opened("10.0.0.1", 60)
+    taken = [hall.peers.take_body(each, 3 << 20) for each in bodies]
+    assert 20 < taken.count(True) < 60
+    assert alive(hall.opened("10.0.0.1", 500)) == 500
+    assert alive(bodies) == 60
+
+
 def test_who_waits_is_called_when_there_is_room_who_holds_least_first() -> None:
     async def scenario() -> list[int]:
-        hall = Hall(budget=10_000)
+        hall = Hall(budget=12_000)
         many = [hall.enter("10.0.0.1", 4_000), hall.enter("10.0.0.2", 4_000)]
         waiting = [hall.enter("10.0.0.2", 0), hall.enter("10.0.0.1", 0), hall.enter("10.0.0.1", 0)]
         callers = [each for each in (*many, *waiting) if each is not None]
         assert len(callers) == 5
         for each in callers[2:]:
-            assert not hall.peers.take(each, 4_000)
+            assert not hall.peers.take_body(each, 4_000)
             assert hall.peers.wait(each, 4_000)
         hall.peers.leave(callers[0])
         await asyncio.sleep(0)
@@ -187,6 +215,7 @@ def test_whatever_happens_the_sums_are_right_and_the_budget_holds() -> None:
 
     acts: list[Callable[[], None]] = [
         enter,
+        lambda: each(lambda one: hall.peers.take_body(one, chance.randrange(200_000))),
         lambda: each(lambda one: hall.peers.take(one, chance.randrange(200_000))),
         lambda: each(lambda one: hall.peers.give(one, chance.randrange(one.held + 1))),
         lambda: each(hall.peers.begin if chance.random() < 0.5 else hall.peers.finish),
