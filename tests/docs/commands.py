@@ -132,7 +132,7 @@ def values(line: Line) -> Iterator[str]:
 
 def options(line: Line) -> Iterator[str]:
     """Yield options that a page names alone and that no command has."""
-    if line.text.startswith("--"):
+    if line.text.startswith("--") and not line.text.startswith("---"):  # which begins a YAML document
         name = re.split(r"[\s=,`]", line.text)[0].rstrip("*")
         if name not in known_options() | FOREIGN and not name.endswith(ELIDED):
             yield f"{line.where}: `{name}`: no command has this option"
