@@ -1,5 +1,6 @@
 """Every metric that an alert or a panel names is there: in a real `/metrics` of ours, or of the real API server."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -95,7 +96,10 @@ def called(api: Api, name: str, label: str) -> None:
 
 
 def names(text: str) -> set[str]:
-    return {line.split("{", 1)[0].split(" ", 1)[0] for line in text.splitlines() if line and not line.startswith("#")}
+    """Return the names of samples, and of metrics that have none because nothing is wrong."""
+    return set(re.findall(r"^# TYPE (\w+) gauge$", text, re.MULTILINE)) | {
+        line.split("{", 1)[0].split(" ", 1)[0] for line in text.splitlines() if line and not line.startswith("#")
+    }
 
 
 def test_every_metric_that_is_named_exists(deployed: Deployed) -> None:
