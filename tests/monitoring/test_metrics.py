@@ -97,9 +97,9 @@ def called(api: Api, name: str, label: str) -> None:
 
 def names(text: str) -> set[str]:
     """Return the names of samples, and of metrics that have none because nothing is wrong."""
-    return set(re.findall(r"^# TYPE (\w+) gauge$", text, re.MULTILINE)) | {
-        line.split("{", 1)[0].split(" ", 1)[0] for line in text.splitlines() if line and not line.startswith("#")
-    }
+    samples = (line for line in text.splitlines() if line and not line.startswith("#"))
+    gauges = re.findall(r"^# TYPE (\w+) gauge$", text, re.MULTILINE)
+    return {*gauges, *(line.split("{", 1)[0].split(" ", 1)[0] for line in samples)}
 
 
 def test_every_metric_that_is_named_exists(deployed: Deployed) -> None:
