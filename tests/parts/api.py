@@ -346,9 +346,15 @@ class Api:
                 made.connect()
                 return made
             # Something to read before anything was asked is the end of the connection: the server went away.
-            if connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]:
+            if connection.sock is not None and not _readable(connection.sock):
                 return connection
             connection.close()
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()  # select() takes no descriptor above 1,023
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Connection(http.client.HTTPSConnection):

@@ -29,6 +29,8 @@ VERSIONS: Final = ("1.37", "1.33")
 """Newest and oldest minor that the suites run against."""
 
 READY_SECONDS: Final = 120.0
+CLIENTS_KEPT: Final = 32
+"""Clients whose idle connections stay open: hundreds of tests share a control plane, and files are limited to 1,024."""
 SERVICE_ACCOUNT_ISSUER: Final = "https://kubernetes.default.svc"
 SERVICE_CIDR: Final = "10.96.0.0/16"
 WRITES: Final[Mapping[str, Any]] = {
@@ -290,6 +292,8 @@ class ControlPlane:
             timeout_seconds=timeout_seconds,
         )
         self._clients.append(made)
+        for forgotten in self._clients[:-CLIENTS_KEPT]:
+            forgotten.close()  # idle connections alone: who still has it connects again
         return made
 
     def service_account_token(self, namespace: str, name: str, *, audiences: Sequence[str] = ()) -> str:
