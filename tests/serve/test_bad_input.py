@@ -109,9 +109,9 @@ def test_a_compressed_body_is_415(server: Server) -> None:
 
 def test_seven_mebibytes_are_read_and_eight_are_413(server: Server) -> None:
     padding = "x" * (6 << 20)
-    large = {**POD, "metadata": {**POD["metadata"], "annotations": {"a": padding}}}
+    large = {**POD, "status": {"message": padding}}
     response = server.ask(review(large)).response
-    assert response["patch"][0]["path"] == "/metadata/annotations/sidecar.istio.io~1interceptionMode"
+    assert response["patch"][0]["path"] == "/metadata/annotations"
     answer = server.ask(GOOD + b" " * (8 << 20))
     assert answer.status == 413
     assert server.ask(GOOD).status == 200

@@ -12,6 +12,7 @@ from webhook.cli.printing import Branch, print_tree, shown, styled
 from webhook.cli.report import COLOURS, advice, as_json, remarks
 from webhook.rules.decide import Explained, decide, explain
 from webhook.rules.decision import Decision
+from webhook.rules.patch import NOTHING
 from webhook.rules.snapshot import Snapshot
 
 
@@ -45,7 +46,9 @@ def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: dat
     patch = decision.patch or decision.would_patch
     if patch:
         changes = end.add("it is stored so:" if decision.patch else "without audit it would be stored so:")
-        for line in difference(subject.manifest, patched(subject.manifest, patch)):
+        # Of what makes pods the pod is patched, not the document that is here.
+        shown = patch if subject.kind in {"Pod", "Service"} else NOTHING
+        for line in difference(subject.manifest, patched(subject.manifest, shown)):
             changes.add(styled(line, "green" if line.startswith("+") else "red" if line.startswith("-") else ""))
     for remark in (*decision.warnings, *remarks(subject, decision)):
         end.add(styled(f"! {remark}", "yellow"))

@@ -134,7 +134,10 @@ def decode(body: bytes) -> tuple[str, Request]:
     if not 0 < len(request.uid) <= UID_LIMIT:
         _refuse_uid(request.uid)
     if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
-        return request.uid, _not_ours(kind, _any_review.decode(body).request)
+        try:
+            return request.uid, _not_ours(kind, _any_review.decode(body).request)
+        except DECODE_ERRORS as error:  # nulls, which were read once already
+            raise BadReview(_plain(error)) from error
     if request.object is not None and request.object.metadata is NO_METADATA:
         # The API server always sends it, and a patch below it would fail.
         raise BadReview("request.object.metadata: required")
