@@ -47,8 +47,8 @@ def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: dat
     if patch:
         changes = end.add("it is stored so:" if decision.patch else "without audit it would be stored so:")
         # Of what makes pods the pod is patched, not the document that is here.
-        shown = patch if subject.kind in {"Pod", "Service"} else NOTHING
-        for line in difference(subject.manifest, patched(subject.manifest, shown)):
+        own = patch if subject.kind in {"Pod", "Service"} else NOTHING
+        for line in difference(subject.manifest, patched(subject.manifest, own)):
             changes.add(styled(line, "green" if line.startswith("+") else "red" if line.startswith("-") else ""))
     for remark in (*decision.warnings, *remarks(subject, decision)):
         end.add(styled(f"! {remark}", "yellow"))
