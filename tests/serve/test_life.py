@@ -40,7 +40,11 @@ def test_changed_files_are_read_again_and_bad_ones_change_nothing(tmp_path: Path
         assert server.ask(review(pinned)).response["auditAnnotations"]["reason"] == "incompatible-nodes"
         nodes = state / "nodes.yaml"
         text = nodes.read_text()
-        nodes.write_text(text.replace("CentOS Linux 7 (Core)", "Ubuntu 24.04").replace(".el7.", ".ubuntu."))
+        nodes.write_text(
+            text.replace("CentOS Linux 7 (Core)", "Ubuntu 24.04")
+            .replace("3.10.0", "6.8.0")
+            .replace(".el7.", ".ubuntu.")
+        )
         server.wait_for_log("files changed: read again")
         assert server.ask(review(pinned)).response["auditAnnotations"]["reason"] == "tproxy"
         nodes.write_text(text + "\n- [")

@@ -44,7 +44,12 @@ def _reader(server: Server, seconds: float = 20.0) -> int:
 def test_a_reader_that_is_killed_is_started_again(tmp_path: Path, state: Path) -> None:
     with Server(tmp_path / "run", "--state", str(state)) as server:
         nodes = state / "nodes.yaml"
-        changed = nodes.read_text().replace("CentOS Linux 7 (Core)", "Ubuntu 24.04 LTS").replace(".el7.", ".")
+        changed = (
+            nodes.read_text()
+            .replace("CentOS Linux 7 (Core)", "Ubuntu 24.04 LTS")
+            .replace("3.10.0", "6.8.0")
+            .replace(".el7.", ".")
+        )
         (state / "new").write_text(changed)
         (state / "new").rename(nodes)
         os.kill(_reader(server), signal.SIGKILL)
