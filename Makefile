@@ -8,6 +8,8 @@ COOLDOWN ?= 7 days ago
 # A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 RUN := $(BIN)/pytest
+# Two processes, each with a control plane of its own: a module's tests share what it starts, and stay in one.
+TWO := -n 2 --dist loadfile
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
 # Istio takes longer to build than all else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py
@@ -42,12 +44,12 @@ demo: install ## real manifests decided and patched over HTTPS
 
 test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
-	$(RUN) -n 2 $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
+	$(RUN) $(TWO) $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
 
 test-all: test ## the same, Istio's own injector, and the API server of the oldest supported Kubernetes
 	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33 istio-1.31
-	$(BIN)/pytest -n 2 $(PYTEST) $(INJECTOR)
-	$(BIN)/pytest -n 2 $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
+	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
+	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
 test-fast: install-dev ## what needs no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)

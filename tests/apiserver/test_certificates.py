@@ -113,7 +113,7 @@ def test_a_rotation_by_hand_brings_a_new_ca_and_then_its_leaf(plane: ControlPlan
         return data
 
     eventually(lambda: now()["ca.crt"] != before["ca.crt"], server.log.read_text)
-    assert bundles(api) != {before["ca.crt"]}
+    eventually(lambda: bundles(api) != {before["ca.crt"]}, server.log.read_text)
     eventually(lambda: now()["tls.crt"] != before["tls.crt"], server.log.read_text, seconds=90)
     eventually(lambda: server.metric('client_ip_certificate_actions_total{action="serve"}') == 2, seconds=60)
     edge = namespace_of(api, "edge-rotated", preserve="enabled")

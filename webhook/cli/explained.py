@@ -12,7 +12,6 @@ from webhook.cli.printing import Branch, print_tree, shown, styled
 from webhook.cli.report import COLOURS, advice, as_json, remarks
 from webhook.rules.decide import Explained, decide, explain
 from webhook.rules.decision import Decision
-from webhook.rules.patch import NOTHING
 from webhook.rules.snapshot import Snapshot
 
 
@@ -45,10 +44,10 @@ def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: dat
     end = root.add(verdict.append(shown(f": {advice(subject, decision)}")))
     patch = decision.patch or decision.would_patch
     if patch:
-        changes = end.add("it is stored so:" if decision.patch else "without audit it would be stored so:")
-        # Of what makes pods the pod is patched, not the document that is here.
-        own = patch if subject.kind in {"Pod", "Service"} else NOTHING
-        for line in difference(subject.manifest, patched(subject.manifest, own)):
+        it = "its pods are" if subject.template else "it is"
+        would = "its pods would be" if subject.template else "it would be"
+        changes = end.add(f"{it} stored so:" if decision.patch else f"without audit {would} stored so:")
+        for line in difference(subject.manifest, patched(subject.manifest, patch)):
             changes.add(styled(line, "green" if line.startswith("+") else "red" if line.startswith("-") else ""))
     for remark in (*decision.warnings, *remarks(subject, decision)):
         end.add(styled(f"! {remark}", "yellow"))

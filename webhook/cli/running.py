@@ -22,6 +22,7 @@ from webhook.rules.decide import pod_of
 from webhook.rules.interception import as_it_runs
 from webhook.rules.objects import GROUPS, Pod, Reviewed, Service
 from webhook.rules.snapshot import Request
+from webhook.rules.templates import pod_templates
 
 MAX_OWNERS: Final = 4
 """CronJob, Job, Pod: nothing is made in more steps."""
@@ -102,13 +103,15 @@ def _subject(document: dict[str, Any], namespace: str) -> Subject:
     reviewed: Reviewed = decode(document, Reviewed)
     kind, name = document["kind"], document["metadata"]["name"]
     thing = reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed)
+    template = None if isinstance(reviewed, Pod | Service) else next(iter(pod_templates(document)), None)
     return Subject(
         api_version=document["apiVersion"],
         kind=kind,
         namespace=namespace,
         name=name,
-        manifest=document,
+        manifest=template.as_pod() if template else document,
         request=Request(object=thing, operation="CREATE", namespace=namespace, name=name, kind=kind),
+        template=template.path if template else "",
     )
 
 
