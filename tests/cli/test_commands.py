@@ -2,16 +2,12 @@
 
 import json
 import re
-import time
-from typing import Final
-
 import pytest
 import yaml
 
 from tests.cli.command import APPS, CLUSTER, run
+from webhook.cli.main import COMMANDS
 from webhook.rules.pods import POD_QUESTIONS
-
-COMMANDS: Final = ("certs", "check", "demo", "explain", "render", "revert", "serve", "verify")
 
 
 def test_explain_answers_every_question_in_order() -> None:
@@ -56,9 +52,7 @@ def test_render_never_sorts_after_istio() -> None:
 
 
 def test_demo_shows_what_happens_and_stops_by_itself() -> None:
-    started = time.monotonic()
     printed = run("demo").stdout
-    assert time.monotonic() - started < 30
     for reason in ("tproxy", "incompatible-nodes", "local", "eni-backend", "pod-security", "mode-already-set"):
         assert reason in printed, reason
     assert "+  annotations:" in printed or "+    sidecar.istio.io/interceptionMode: TPROXY" in printed
@@ -74,6 +68,7 @@ def test_help_has_examples(command: str) -> None:
 def test_the_whole_help_names_every_command() -> None:
     printed = run("--help").stdout
     assert all(f"  {command} " in printed for command in COMMANDS)
+    assert "..." not in printed.partition("Commands:")[2], "each sentence is whole"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

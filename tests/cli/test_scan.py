@@ -89,7 +89,7 @@ def test_a_bad_baseline_is_named(tmp_path: Path, text: str, said: str) -> None:
     ("arguments", "said"),
     [
         (("--fail-on", "new"), "needs --baseline"),
-        (("-A", "-n", "shop"), "exclude each other"),
+        (("-A", "-n", "shop"), "cannot be combined"),
         (("--state", "missing/"), "no such file or folder"),
         (("--baseline", "missing.json"), "No such file"),
         (("--output-file", "/nonexistent/x"), "No such file"),

@@ -103,7 +103,7 @@ def test_a_mistake_is_named_with_its_place(case: Path, text: str, said: str) -> 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
 def test_no_case_at_all_is_no_success(case: Path, text: str) -> None:
     case.write_text(text)
-    assert "no case in the input" in run("test", "--state", CLUSTER, str(case), code=2).stderr
+    assert "the input has no case" in run("test", "--state", CLUSTER, str(case), code=2).stderr
     assert "no such file or folder" in run("test", str(case.parent / "missing"), code=2).stderr
 
 

@@ -58,8 +58,8 @@ def test_a_gateway_of_any_namespace_is_refused_unless_it_is_meant(gateway: str) 
     done = render("--gateway", gateway)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"client-ip render: --gateway {gateway!r} believes a ServiceAccount of any namespace: name the namespace, "
-        "or say --any-namespace\n"
+        f"client-ip render: --gateway {gateway!r} would trust a ServiceAccount in any namespace: name the namespace, "
+        "or pass --any-namespace\n"
     )
     meant = render("--gateway", gateway, "--any-namespace")
     assert meant.returncode == 0
@@ -92,5 +92,5 @@ def test_what_is_no_gateway_is_refused(gateway: str) -> None:
     done = render("--gateway", gateway)
     assert (done.returncode, done.stderr) == (
         2,
-        f"client-ip render: --gateway {gateway!r} is no NAMESPACE/SERVICEACCOUNT\n",
+        f"client-ip render: --gateway {gateway!r} is not NAMESPACE/SERVICEACCOUNT\n",
     )

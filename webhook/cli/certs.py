@@ -25,11 +25,11 @@ from webhook.server.tls import ORGANIZATION
 SECRET: Final = "client-ip-webhook-tls"  # noqa: S105  # a name
 
 NAMESPACE: Final = click.option(
-    "--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="The webhook's namespace."
+    "--namespace", default=wellknown.OWN_NAMESPACE, show_default=True, help="The namespace of the webhook."
 )
-SECRET_OPTION: Final = click.option("--tls-secret", default=SECRET, show_default=True, help="The Secret's name.")
+SECRET_OPTION: Final = click.option("--tls-secret", default=SECRET, show_default=True, help="The name of the Secret.")
 SERVICE: Final = click.option(
-    "--service", default=wellknown.CONFIGURATION, show_default=True, help="The Service's name."
+    "--service", default=wellknown.CONFIGURATION, show_default=True, help="The name of the Service."
 )
 
 
@@ -39,11 +39,11 @@ SERVICE: Final = click.option(
     epilog="""\b
 Examples:
   client-ip certs status
-  client-ip certs rotate              (a new CA and leaf; no call fails)
-  client-ip certs rotate --drop-old   (the same, and the old key is distrusted at once)""",
+  client-ip certs rotate              (a new CA and serving certificate, without failed calls)
+  client-ip certs rotate --drop-old   (the same, and the old CA is removed early, for example after a leak)""",
 )
 def command() -> None:
-    """Show, renew and bootstrap the webhook's certificates."""
+    """Show, rotate or create the webhook's certificates."""
 
 
 @command.command(
@@ -53,7 +53,7 @@ Examples:
   client-ip certs status -o json
 
 \b
-Exit status: 0 good; 1 missing, damaged, expired or not trusted.""",
+Exit status: 0 the certificates work; 1 they are missing, damaged, expired or not trusted.""",
 )
 @NAMESPACE
 @SECRET_OPTION
@@ -64,7 +64,7 @@ Exit status: 0 good; 1 missing, damaged, expired or not trusted.""",
 def status(
     namespace: str, tls_secret: str, service: str, output: str, kubeconfig: str | None, context: str | None
 ) -> int:
-    """Say what the Secret holds, until when, whether the configuration trusts it, and what is due."""
+    """Show the certificates in the Secret: expiry, trust, and the next action."""
 
     async def read(cluster: Cluster) -> dict[str, Any]:
         return await _status(cluster.client, namespace, tls_secret, service)
@@ -83,7 +83,7 @@ def _print_status(found: dict[str, Any]) -> None:
         texts = value if isinstance(value, list) else ["yes" if value else "no"] if key == "good" else [str(value)]
         colour = {"good": "green" if value else "red", "problems": "yellow"}.get(key, "")
         rows += [(key if number == 0 else "", styled(text, colour)) for number, text in enumerate(texts)]
-    print_table(console(), ("WHAT", "HOW IT IS"), rows)
+    print_table(console(), ("FIELD", "VALUE"), rows)
 
 
 async def _status(client: KubeClient, namespace: str, secret: str, service: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ async def _status(client: KubeClient, namespace: str, secret: str, service: str)
         "authorities": [
             f"until {authority.certificate.not_valid_after_utc.isoformat()}" for authority in reading.state.authorities
         ],
-        "trusted": f"by {trust.callers} webhooks" if trusted else f"no ({trust.callers} webhooks call us)",
+        "trusted": f"by {trust.callers} webhooks" if trusted else f"no ({trust.callers} webhooks use this Service)",
         "due": f"{due}: {action.reason}",
         "problems": [*reading.problems, *reading.remarks],
     }
@@ -120,12 +120,12 @@ async def _status(client: KubeClient, namespace: str, secret: str, service: str)
 @command.command(
     epilog="""\b
 Examples:
-  client-ip certs rotate                 a new CA and leaf; the old CA stays trusted until its last leaf expires
-  client-ip certs rotate --leaf          a new leaf alone
-  client-ip certs rotate --drop-old      the CA's key is out: distrust it as soon as every replica has moved""",
+  client-ip certs rotate               (the old CA stays trusted until its last serving certificate expires)
+  client-ip certs rotate --leaf        (only a new serving certificate)
+  client-ip certs rotate --drop-old    (after a leak: remove the old CA once every replica has a new certificate)""",
 )
-@click.option("--leaf", is_flag=True, help="Renew the leaf alone.")
-@click.option("--drop-old", is_flag=True, help="Also drop old CAs, as soon as every replica serves a new leaf.")
+@click.option("--leaf", is_flag=True, help="Renew only the serving certificate.")
+@click.option("--drop-old", is_flag=True, help="Also remove old CAs, once every replica serves a new certificate.")
 @NAMESPACE
 @SECRET_OPTION
 @KUBECONFIG
@@ -133,7 +133,7 @@ Examples:
 def rotate(
     *, leaf: bool, drop_old: bool, namespace: str, tls_secret: str, kubeconfig: str | None, context: str | None
 ) -> None:
-    """Ask the running replicas for new certificates; no call fails while they change."""
+    """Ask the running replicas to create a new CA and serving certificate, without failed calls."""
     asked = {Request.LEAF if leaf else Request.CA} | ({Request.DROP_OLD} if drop_old else set())
     location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
 
@@ -141,13 +141,13 @@ def rotate(
         await request(cluster.client, location, frozenset(asked))
 
     ask_cluster(kubeconfig, context, ask)
-    click.echo(f"asked for: {', '.join(sorted(asked))}; client-ip certs status tells when it is done")
+    click.echo(f"requested: {', '.join(sorted(asked))}; client-ip certs status shows when it is done")
 
 
 @command.command(
     epilog="""\b
 Examples:
-  client-ip certs bootstrap        (before the first replica starts; replicas do it themselves otherwise)""",
+  client-ip certs bootstrap        (before the first replica starts; optional, because replicas do the same)""",
 )
 @NAMESPACE
 @SECRET_OPTION
@@ -155,12 +155,12 @@ Examples:
 @KUBECONFIG
 @CONTEXT
 def bootstrap(namespace: str, tls_secret: str, service: str, kubeconfig: str | None, context: str | None) -> None:
-    """Make the Secret and fill in the caBundle once, as a replica would."""
+    """Create the Secret and set the caBundle, as a replica does when it starts."""
 
     async def make(cluster: Cluster) -> str:
         location = Location(namespace=namespace, secret=tls_secret, configurations=(wellknown.CONFIGURATION,))
         settings = Settings(names=service_names(service, namespace), organization=ORGANIZATION)
         done = await Rotator(cluster.client, ServingCertificate(), location=location, settings=settings).reconcile()
-        return f"leaf until {done.leaf_not_after}, CA until {done.ca_not_after}; {done.reason}"
+        return f"certificate until {done.leaf_not_after}, CA until {done.ca_not_after}; {done.reason}"
 
     click.echo(ask_cluster(kubeconfig, context, make))

@@ -27,17 +27,17 @@ STATE: Final = click.option(
     envvar="CLIENT_IP_STATE",
     metavar="PATH",
     help=(
-        "A file, folder or dump (.tgz) with the cluster's objects, or - for standard input. Repeatable. Without it, "
-        "the kubeconfig's cluster is read."
+        "A file, folder or dump (.tgz) with the cluster's objects, or - for standard input. Repeatable. "
+        "[default: the kubeconfig's cluster]"
     ),
 )
-POLICY: Final = click.option("--policy", metavar="FILE", help="A ClientIPPolicy that joins the state.")
+POLICY: Final = click.option("--policy", metavar="FILE", help="A file with a ClientIPPolicy, in addition to the state.")
 NAMESPACE: Final = click.option(
-    "-n", "--namespace", help="Of objects that name none. [default: that of the kubeconfig's context, else default]"
+    "-n", "--namespace", help="Namespace of objects that name none. [default: the kubeconfig context's, else default]"
 )
 KUBECONFIG: Final = cluster_options.KUBECONFIG
 CONTEXT: Final = cluster_options.CONTEXT
-NOW: Final = click.option("--now", type=TimeType(), help="Decide as of this time (exceptions expire). [default: now]")
+NOW: Final = click.option("--now", type=TimeType(), help="Decide as of this time, RFC 3339. [default: now]")
 
 
 @click.command(
@@ -51,11 +51,11 @@ Examples:
   kustomize build . | client-ip check --state cluster/ -o yaml - | kubectl apply -f -
   kubectl get ns,nodes,mutatingwebhookconfigurations -o json | client-ip check --state - deploy.yaml
   client-ip check --state must-gather.tgz deploy.yaml
-  kubectl client-ip check deploy.yaml        (the kubeconfig's cluster)
+  kubectl client-ip check deploy.yaml        (with the kubeconfig's cluster)
 
 \b
-Exit status: 0 decided; 1 with --strict, when an opted-in object would lose the client's IP;
-2 bad input, with file, document, line and field.""",
+Exit status: 0 success; 1 with --strict, an opted-in object would lose the client's IP;
+2 invalid input: the error names the file, document, line and field.""",
 )
 @FILES
 @STATE
@@ -67,9 +67,9 @@ Exit status: 0 decided; 1 with --strict, when an opted-in object would lose the 
     type=click.Choice(["table", "json", "yaml", "sarif", "github"]),
     default="table",
     show_default=True,
-    help="json: one array; yaml: the patched objects; sarif, github: what is not preserved, at its file and line.",
+    help="Format. json: one array; yaml: the patched objects; sarif, github: findings with file and line.",
 )
-@click.option("--strict", is_flag=True, help="Exit 1 when an opted-in object would lose the client's IP.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if an opted-in object would lose the client's IP.")
 @KUBECONFIG
 @CONTEXT
 @NOW
@@ -86,11 +86,12 @@ def command(
     now: datetime | None,
 ) -> int:
     """
-    Decide manifests as the webhook would and print what would happen to each.
+    Decide manifests as the webhook would, and print the result for each.
 
-    FILE is a file or folder of YAML or JSON, also compressed or in an archive, or - for standard input. Pods, Services
-    and the pod templates of every kind are decided (Deployments, CronJobs, Rollouts, CloneSets, Knative Services, …);
-    what is not decided is named. Namespaces, Nodes, policies and webhook configurations join the state.
+    FILE is a file or folder with YAML or JSON, which may be compressed or in an archive, or - for standard input. The
+    command decides Pods, Services, and every kind that has pod templates (Deployments, CronJobs, Rollouts, CloneSets,
+    Knative Services, …). It lists the objects that it does not decide. Namespaces, Nodes, policies and webhook
+    configurations in FILE are added to the state.
     """
     manifests = read_manifests(
         files, states=states, policy=policy, namespace=namespace, kubeconfig=kubeconfig, context=context

@@ -16,7 +16,7 @@ GROUPS: Final = "client-ip.impersonate-groups"
 KUBECONFIG: Final = click.option(
     "--kubeconfig",
     metavar="FILE",
-    help="The kubeconfig of the cluster to read.  [default: $KUBECONFIG, ~/.kube/config]",
+    help="The kubeconfig file.  [default: $KUBECONFIG, ~/.kube/config]",
 )
 
 
@@ -38,7 +38,7 @@ def CONTEXT(command: Command) -> Command:  # noqa: N802  # a decorator as its li
             metavar="GROUP",
             expose_value=False,
             callback=_keep(GROUPS),
-            help="Ask the cluster as a member of GROUP, beside --as. Repeatable.",
+            help="Impersonate this group, in addition to --as. Repeatable.",
         ),
         click.option(
             "--as",
@@ -46,9 +46,9 @@ def CONTEXT(command: Command) -> Command:  # noqa: N802  # a decorator as its li
             metavar="USER",
             expose_value=False,
             callback=_keep(USER),
-            help="Ask the cluster as USER (needs the verb `impersonate`).",
+            help="Impersonate this user (requires the verb `impersonate`).",
         ),
-        click.option("--context", metavar="NAME", help="The kubeconfig's context, if not its current one."),
+        click.option("--context", metavar="NAME", help="The context to use.  [default: the current context]"),
     ):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""`client-ip demo`: the server on real TLS, asked about real manifests as the API server would ask."""
+"""`client-ip demo`: a server with real TLS that receives reviews of manifests as the API server would send them."""
 
 import http.client
 import json
@@ -49,14 +49,14 @@ Examples:
     default="build/demo-report.html",
     show_default=True,
     metavar="FILE",
-    help="Where the report of what runs in the example cluster is written.",
+    help="File for the HTML report of the example cluster's workloads.",
 )
 def command(*, files: tuple[str, ...], cluster: str, report: str) -> None:
     """
-    Show real manifests being decided and patched over HTTPS.
+    Try the webhook on manifests, without a cluster.
 
-    Starts the server with an example cluster, sends it the manifests (examples/apps) as the API server would, prints
-    what happened to each and why, and stops.
+    The command starts the server with an example cluster, sends it manifests (examples/apps) over HTTPS as the API
+    server would, prints the decision and the patch for each, and stops the server.
     """
     manifests = _manifests(files or ("examples/apps",), cluster)
     out = console()

@@ -34,18 +34,18 @@ METRICS_PORT: Final = 8080
     epilog="""\b
 Examples:
   client-ip doctor                            (the kubeconfig's cluster)
-  client-ip doctor -n shop                    with the test pod in the namespace shop
-  client-ip doctor --wait 2m                  after an installation: until nothing is wrong
-  client-ip doctor -o json --strict           in CI
-  client-ip doctor --bundle doctor.tgz        what support asks for
-  client-ip doctor --state doctor.tgz         the same checks, of a bundle
+  client-ip doctor -n shop                    (only namespace shop; the test pod is created there)
+  client-ip doctor --wait 2m                  (after an installation: wait until no check fails)
+  client-ip doctor -o json --strict           (in CI)
+  client-ip doctor --bundle doctor.tgz        (a bundle for support)
+  client-ip doctor --state doctor.tgz         (run the checks on a bundle)
 
 \b
-Nothing is stored in the cluster: one pod is created twice by dry run (--no-dry-run leaves it out).
-Exit status: 0 nothing is wrong (warnings count with --strict alone); 1 something is; 2 the cluster can't be read.""",
+Nothing is stored in the cluster. One pod is created twice as a dry run, unless --no-dry-run is set.
+Exit status: 0 no check failed (with --strict, no warning either); 1 a check failed; 2 the cluster cannot be read.""",
 )
 @click.option(
-    "-n", "--namespace", default="", metavar="NS", help="Look at this namespace alone, where one is looked at."
+    "-n", "--namespace", default="", metavar="NS", help="Check only this namespace, in checks that look at namespaces."
 )
 @click.option(
     "-o",
@@ -53,22 +53,22 @@ Exit status: 0 nothing is wrong (warnings count with --strict alone); 1 somethin
     type=click.Choice(["table", "short", "json"]),
     default="table",
     show_default=True,
-    help="short: only what is wrong; json: as `linkerd check -o json`, with ids.",
+    help="Format. short: only problems; json: as `linkerd check -o json`, with ids.",
 )
 @click.option(
-    "--wait", metavar="DURATION", default="", help="Look again until nothing is wrong, at most this long (90s, 5m)."
+    "--wait", metavar="DURATION", default="", help="Repeat until no check fails, for at most this long (90s, 5m)."
 )
-@click.option("--strict", is_flag=True, help="Exit 1 for warnings too.")
-@click.option("--dry-run/--no-dry-run", default=True, show_default=True, help="Create a pod by dry run.")
-@click.option("--bundle", metavar="FILE", help="Write what was read to this .tgz, without secrets.")
-@click.option("--redact-names", is_flag=True, help="With --bundle: tokens in place of names.")
-@click.option("--state", metavar="FILE", help="A bundle to look at, in place of a cluster.")
+@click.option("--strict", is_flag=True, help="Treat warnings as failures in the exit status.")
+@click.option("--dry-run/--no-dry-run", default=True, show_default=True, help="Create the test pod, as a dry run.")
+@click.option("--bundle", metavar="FILE", help="Write what was read to this .tgz file, without secrets.")
+@click.option("--redact-names", is_flag=True, help="With --bundle: replace names by tokens.")
+@click.option("--state", metavar="FILE", help="Check this bundle instead of a cluster.")
 @click.option(
     "--own-namespace",
     default=wellknown.OWN_NAMESPACE,
     show_default=True,
     metavar="NS",
-    help="Where the webhook is installed.",
+    help="The namespace of the webhook.",
 )
 @KUBECONFIG
 @CONTEXT
@@ -86,9 +86,9 @@ def command(
     kubeconfig: str | None,
     context: str | None,
 ) -> int:
-    """Check the installation, the way from the API server, the mesh, nodes, gateways and policies."""
+    """Check the installation, its connection to the API server, the mesh, nodes, gateways and policies."""
     if redact_names and bundle is None:
-        raise click.UsageError("--redact-names goes with --bundle")
+        raise click.UsageError("--redact-names needs --bundle")
     if state is not None:
         if bundle is not None or wait:
             raise click.UsageError("--state goes with neither --bundle nor --wait: nothing is read from a cluster")
@@ -118,7 +118,7 @@ def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
     number = text[:-1]
     if text[-1] not in units or not number.isdecimal() or len(number) > 5:
-        raise click.UsageError(f"--wait: {text!r} is no duration such as 90s, 5m or 1h")
+        raise click.UsageError(f"--wait: {text!r} is not a duration such as 90s, 5m or 1h")
     return float(int(number) * units[text[-1]])
 
 

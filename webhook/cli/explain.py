@@ -19,16 +19,14 @@ from webhook.cli.streams import write_document
     epilog="""\b
 Examples:
   client-ip explain --state examples/cluster examples/apps/sleep.yaml
-  client-ip explain deployment/reviews -n shop        (the kubeconfig's cluster; deploy/reviews is the same)
+  client-ip explain deployment/reviews -n shop        (in the kubeconfig's cluster; or: deploy/reviews)
   kubectl client-ip explain pod/reviews-7d4b9-x2x4z -n shop""",
 )
 @click.argument("subjects", nargs=-1, required=True, metavar="FILE...|KIND/NAME...")
 @STATE
 @POLICY
 @NAMESPACE
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
-)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @KUBECONFIG
 @CONTEXT
 @NOW
@@ -44,15 +42,15 @@ def command(
     now: datetime | None,
 ) -> None:
     """
-    Answer each question of a decision in order, with the fact that the answer rests on.
+    Show every step of a decision, with the facts behind it.
 
-    Of FILEs, or of something in a cluster, named as KIND/NAME: there its controller's template is decided and set
-    beside what its running pods got.
+    FILE is a manifest, as for `client-ip check`. KIND/NAME is an object in the cluster: the command decides its
+    controller's template, and compares the result with the running pods.
     """
     moment = now_or(now)
     named = [each for each in subjects if _is_name(each)]
     if named and (len(named) != len(subjects) or states):
-        raise click.UsageError("name either files, or KIND/NAME in a cluster (then without --state)")
+        raise click.UsageError("use either files, or KIND/NAME in a cluster without --state")
     if named:
         from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
         from webhook.cli.running import explain_running  # noqa: PLC0415

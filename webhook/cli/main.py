@@ -11,16 +11,16 @@ from webhook.cli.streams import let_go_of_output, set_up_streams
 
 COMMANDS: Final = {
     "serve": "Answer the API server's admission reviews over HTTPS.",
-    "demo": "Show real manifests being decided and patched over HTTPS.",
-    "check": "Decide manifests and print what would happen to each.",
-    "explain": "Answer each question of a decision with the fact it rests on.",
-    "test": "Decide cases and compare with what they expect.",
-    "scan": "Judge every workload of a cluster, now and after a restart.",
-    "doctor": "Check the installation, and the way from the API server to it.",
-    "verify": "Tell from Envoy's access log whether the client's IP is preserved.",
+    "demo": "Try the webhook on manifests, without a cluster.",
+    "check": "Decide manifests as the webhook would, and print the result for each.",
+    "explain": "Show every step of a decision, with the facts behind it.",
+    "test": "Test your policies: compare decisions with what cases expect.",
+    "scan": "Report whether each workload preserves the client's IP, now and after a restart.",
+    "doctor": "Check the installation, its connection to the API server, and the mesh.",
+    "verify": "Show from Envoy's access log whether the application saw the client's IP.",
     "render": "Print the manifests that the webhook needs in a cluster.",
-    "revert": "Print, or do, what undoes the webhook's work: opting out does not.",
-    "certs": "Show, renew and bootstrap the webhook's certificates.",
+    "revert": "Print or apply the changes that revert the webhook's patches.",
+    "certs": "Show, rotate or create the webhook's certificates.",
 }
 """Listed without importing them: `client-ip serve` must not pay for the others."""
 
@@ -28,22 +28,22 @@ COMMANDS: Final = {
 class _Commands(click.Group):
     """Imports a subcommand's module when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of a newcomer's need."""
-        return [name for name in COMMANDS if self.get_command(ctx, name) is not None]
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Return the names in the order in which a newcomer needs them."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         """Return the command of that name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        try:
-            module: Any = importlib.import_module(f"webhook.cli.{cmd_name}")
-        except ModuleNotFoundError as error:
-            if error.name == f"webhook.cli.{cmd_name}":
-                return None
-            raise
+        module: Any = importlib.import_module(f"webhook.cli.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
+        """Write the list of commands, whole sentences, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
@@ -57,7 +57,7 @@ class _Commands(click.Group):
 )
 @click.version_option(webhook.__version__, prog_name="client-ip")
 def client_ip() -> None:
-    """Applications behind Istio see who really called them."""
+    """Preserve the client's IP address for applications behind Istio sidecars and gateways."""
 
 
 def main() -> None:

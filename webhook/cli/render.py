@@ -1,4 +1,4 @@
-"""`client-ip render`: what the webhook needs in a cluster, ready for kubectl apply."""
+"""`client-ip render`: the manifests that the webhook needs in a cluster, ready for kubectl apply."""
 
 import base64
 import re
@@ -256,7 +256,7 @@ class ResourceType(click.ParamType[tuple[str, str, str]]):
             return value
         found = self._pattern.fullmatch(value)
         if found is None:
-            self.fail(f"{value!r} is no GROUP/VERSION/RESOURCE such as argoproj.io/v1alpha1/rollouts", param, ctx)
+            self.fail(f"{value!r} is not GROUP/VERSION/RESOURCE, for example argoproj.io/v1alpha1/rollouts", param, ctx)
         return found.group(1) or "", found.group(2), found.group(3)
 
 
@@ -269,7 +269,7 @@ class NameType(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return *value* where it is such a name, or nothing at all."""
         if value and self._pattern.fullmatch(value) is None:
-            self.fail(f"{value!r} is no name of an object", param, ctx)
+            self.fail(f"{value!r} is not a valid object name", param, ctx)
         return value
 
 
@@ -277,6 +277,20 @@ class NameType(click.ParamType[str]):
     "render",
     context_settings={"auto_envvar_prefix": "CLIENT_IP"},
     epilog="""\b
+Manifests:
+  crd               the CustomResourceDefinition of ClientIPPolicy
+  rbac              the ServiceAccount of `serve` and its permissions
+  configuration     the MutatingWebhookConfiguration, with a Service or a URL
+  envoyfilter       the X-Forwarded-For fallback, for pods that cannot use TPROXY
+  guard             a ValidatingAdmissionPolicy that limits who may opt out, and
+                    for how long
+  final-state       a ValidatingAdmissionPolicy that finds objects that lose the
+                    client's IP; for serve --mark-reasons
+  gateway-defaults  a ConfigMap that makes istiod (1.26 or later) create the
+                    Services of Gateway API gateways as Local; if a class has
+                    several of these, Istio uses only the oldest
+
+\b
 Examples:
   client-ip render crd rbac | kubectl apply -f -
   client-ip render configuration --ca-file ca.pem | kubectl apply -f -
@@ -290,19 +304,31 @@ Examples:
 )
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS), metavar=f"[{'|'.join(PARTS)}]...")
 @click.option(
-    "--namespace", type=NameType(), default=wellknown.OWN_NAMESPACE, show_default=True, help="Where the webhook runs."
+    "--namespace",
+    type=NameType(),
+    default=wellknown.OWN_NAMESPACE,
+    show_default=True,
+    help="The webhook's namespace.",
 )
-@click.option("--url", help="Call the webhook by this URL (https, with path /mutate) in place of its Service.")
-@click.option("--port", type=click.IntRange(1, 65535), default=443, show_default=True, help="The Service's port.")
+@click.option("--url", help="configuration: call the webhook by this https URL (path /mutate) instead of its Service.")
 @click.option(
-    "--ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The CA to verify it by, PEM."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=443,
+    show_default=True,
+    help="configuration: the Service's port.",
+)
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="configuration: the CA certificates that verify the webhook, PEM.",
 )
 @click.option(
     "--workload",
     "workloads",
     type=ResourceType(),
     multiple=True,
-    help="configuration: a kind whose pod templates are judged when it is applied, with a warning. Repeatable.",
+    help="configuration: another kind with pod templates; the webhook warns when it is applied. Repeatable.",
 )
 @click.option(
     "--class",
@@ -310,9 +336,15 @@ Examples:
     type=NameType(),
     default="istio",
     show_default=True,
-    help="gateway-defaults: the GatewayClass whose gateways become Local.",
+    help="gateway-defaults: the GatewayClass whose Services become Local.",
 )
-@click.option("--tls-secret", type=NameType(), metavar="NAME", default="", help="rbac: allow serve --tls-secret NAME.")
+@click.option(
+    "--tls-secret",
+    type=NameType(),
+    metavar="NAME",
+    default="",
+    help="rbac: for serve --tls-secret NAME.",
+)
 @click.option("--root-namespace", default=wellknown.ISTIO_SYSTEM, show_default=True, help="The mesh's root namespace.")
 @click.option(
     "--envoyfilter-form",
@@ -320,48 +352,48 @@ Examples:
     type=click.Choice(FORMS),
     default=FORMS[0],
     show_default=True,
-    help="append-caller leaves X-Forwarded-For of gateways alone; use-remote-address is Envoy's plain setting.",
+    help="envoyfilter: append-caller appends every caller but gateways; use-remote-address is Envoy's own setting.",
 )
 @click.option(
     "--gateway",
     "gateways",
     multiple=True,
     metavar="NAMESPACE/SERVICEACCOUNT",
-    help="A gateway whose X-Forwarded-For is believed, for append-caller; * stands for anything. Repeatable.  "
-    "[default: istio-ingressgateway-service-account and istio-ingressgateway of the root namespace]",
+    help="envoyfilter, append-caller: a gateway whose X-Forwarded-For is trusted; * matches anything. Repeatable.  "
+    "[default: istio-ingressgateway-service-account and istio-ingressgateway in the root namespace]",
 )
 @click.option(
     "--any-namespace",
     is_flag=True,
-    help="Allow a --gateway with * in its namespace: whoever owns a namespace can then forge the client's IP.",
+    help="envoyfilter: allow * as the namespace of a --gateway. Every namespace owner can then forge the client's IP.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["Audit", "Warn", "Deny"]),
     default="Audit",
     show_default=True,
-    help="Audit lets the API server audit and count; guard: Deny refuses; final-state: Warn warns as well.",
+    help="guard, final-state: Audit records and counts. Warn (final-state) also warns. Deny (guard) also rejects.",
 )
 @click.option(
     "--deny-late-annotation",
     is_flag=True,
-    help="final-state: refuse pods whose TPROXY annotation came after injection.",
+    help="final-state: reject pods whose TPROXY annotation was added after injection.",
 )
 @click.option(
     "--controller",
     "controllers",
     multiple=True,
     metavar="USER|GROUP",
-    help="guard: who else makes pods from templates that were judged, such as system:serviceaccounts:argo-rollouts. "
-    "Repeatable.",
+    help="guard: a user or group that creates pods from templates, such as system:serviceaccounts:argo-rollouts. "
+    "Its pods are exempt. Repeatable.",
 )
-@click.option("--redirect", is_flag=True, help="guard: a template's own interception mode is an opt-out too.")
+@click.option("--redirect", is_flag=True, help="guard: treat an interception mode that a template sets as an opt-out.")
 @click.option(
     "--exclude-namespace",
     "excluded",
     type=NameType(),
     multiple=True,
-    help="guard, final-state: a namespace that is left out, beside the system's and --namespace. Repeatable.",
+    help="guard, final-state: another namespace to exclude, besides system namespaces and --namespace. Repeatable.",
 )
 def command(
     *,
@@ -383,21 +415,13 @@ def command(
     redirect: bool,
     excluded: tuple[str, ...],
 ) -> None:
-    """
-    Print the manifests that the webhook needs in a cluster: crd, rbac and configuration where no part is named.
-
-    crd: the ClientIPPolicy. rbac: what serve may do. configuration: the MutatingWebhookConfiguration, by Service or
-    by URL. envoyfilter: the fallback for pods that can't be TPROXY. guard: a ValidatingAdmissionPolicy on who may opt
-    out and until when. final-state: one on what should be preserved and came out otherwise, for serve --mark-reasons.
-    gateway-defaults: a ConfigMap by which istiod (1.26 and later) makes the Services of Gateway API
-    gateways Local itself; where a class has several of these, Istio uses the oldest alone.
-    """
+    """Print manifests for the cluster. Without arguments, print crd, rbac and configuration."""
     for part, modes in MODES.items():
         if part in parts and mode not in modes:
-            raise click.UsageError(f"--mode {mode}: {part} takes {' or '.join(modes)}")
+            raise click.UsageError(f"--mode {mode}: {part} supports only {' and '.join(modes)}")
     for controller in controllers:
         if _USER.fullmatch(controller) is None:
-            raise click.UsageError(f"--controller {controller!r} is no user or group")
+            raise click.UsageError(f"--controller {controller!r} is not a valid user or group")
     _check_gateways(gateways, any_namespace=any_namespace)
     client_config: dict[str, Any] = (
         {"url": _url(url)}
@@ -426,23 +450,23 @@ def command(
 def _check_gateways(gateways: tuple[str, ...], *, any_namespace: bool) -> None:
     for gateway in gateways:
         if GATEWAY.fullmatch(gateway) is None:
-            raise click.UsageError(f"--gateway {gateway!r} is no NAMESPACE/SERVICEACCOUNT")
+            raise click.UsageError(f"--gateway {gateway!r} is not NAMESPACE/SERVICEACCOUNT")
         if not is_any_namespace(gateway):
             continue
         if not any_namespace:
             raise click.UsageError(
-                f"--gateway {gateway!r} believes a ServiceAccount of any namespace: name the namespace, "
-                "or say --any-namespace"
+                f"--gateway {gateway!r} would trust a ServiceAccount in any namespace: name the namespace, "
+                "or pass --any-namespace"
             )
         click.echo(
-            f"Warning: --gateway {gateway!r}: whoever may create such a ServiceAccount can forge X-Forwarded-For",
+            f"Warning: --gateway {gateway!r}: anybody who can create such a ServiceAccount can forge X-Forwarded-For",
             err=True,
         )
 
 
 def _url(url: str) -> str:
     if not url.startswith("https://"):
-        raise click.UsageError(f"--url {url!r}: the API server calls webhooks over https alone")
+        raise click.UsageError(f"--url {url!r}: the API server calls webhooks only over https")
     return url
 
 
@@ -451,15 +475,15 @@ def _ca(path: Path) -> bytes:
     try:
         x509.load_pem_x509_certificates(text)
     except ValueError as error:
-        raise click.UsageError(f"--ca-file {path}: no PEM certificate: {error}") from error
+        raise click.UsageError(f"--ca-file {path}: not a PEM certificate: {error}") from error
     return text
 
 
 class _NoAliases(yaml.SafeDumper):
-    """Writes what is there twice twice (`&id001` is for machines), and text of several lines as such."""
+    """Writes repeated values in full, without YAML aliases (`&id001`), and text of several lines as a block."""
 
     def ignore_aliases(self, _data: Any) -> bool:
-        """Say that nothing is an alias."""
+        """Return true: no value becomes an alias."""
         return True
 
 

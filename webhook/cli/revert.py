@@ -36,18 +36,18 @@ class _Namespaces(msgspec.Struct, frozen=True):
     epilog="""\b
 Examples:
   client-ip revert                           (print the commands for the whole cluster)
-  client-ip revert -n istio-ingress          (for one namespace)
-  client-ip revert --apply --dry-run         (let the API server say whether it would take them)
-  client-ip revert --apply                   (Services back to Cluster)
-  client-ip revert --apply --opt-out         (also those that are opted in, which then opt out)
+  client-ip revert -n istio-ingress          (only for one namespace)
+  client-ip revert --apply --dry-run         (send the changes as a dry run)
+  client-ip revert --apply                   (set Services back to Cluster)
+  client-ip revert --apply --opt-out         (include Services that are opted in, and opt them out)
 
 \b
-Exit status: 0 all that is ours is undone, or printed; 1 a Service is still opted in, or the API server refused.""",
+Exit status: 0 all was reverted, or printed; 1 a Service is still opted in, or the API server rejected a change.""",
 )
 @click.option("-n", "--namespace", "namespaces", multiple=True, help="Only this namespace. Repeatable.")
-@click.option("--apply", is_flag=True, help="Set the Services back to Cluster; nothing is changed without it.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; with --apply, ask the API server whether it would.")
-@click.option("--opt-out", is_flag=True, help="Label Services that are opted in client-ip.dev/preserve=disabled.")
+@click.option("--apply", is_flag=True, help="Set the Services back to Cluster. Without it, nothing is changed.")
+@click.option("--dry-run", is_flag=True, help="Change nothing. With --apply, send the changes as a dry run.")
+@click.option("--opt-out", is_flag=True, help="Set client-ip.dev/preserve=disabled on Services that are opted in.")
 @KUBECONFIG
 @CONTEXT
 def command(
@@ -60,12 +60,12 @@ def command(
     context: str | None,
 ) -> int:
     """
-    Print what undoes the webhook's work, or do it: opting out and uninstalling do not.
+    Print or apply the changes that revert the webhook's patches.
 
-    Services that bear the label client-ip.dev/method=local and are Local still go back to Cluster, and lose the label.
-    A Service that is opted in would be Local again at its next write: opt it or its namespace out first, or say
-    --opt-out. Pods keep their mode for as long as they live: the commands that make new ones are printed, and are yours
-    to run, after opting out.
+    Opting out and uninstalling do not revert earlier patches. Services with the label client-ip.dev/method=local that
+    are still Local are set back to Cluster, and the label is removed. A Service that is still opted in would become
+    Local again at its next update: opt it or its namespace out first, or use --opt-out. Pods keep their mode until they
+    are recreated: run the printed restart commands after you have opted out.
     """
     return ask_cluster(
         kubeconfig,

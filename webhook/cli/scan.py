@@ -52,7 +52,7 @@ class Publishing:
     context_settings={"auto_envvar_prefix": "CLIENT_IP"},
     epilog="""\b
 Examples:
-  client-ip scan                                     (the kubeconfig's cluster, all namespaces)
+  client-ip scan                                     (all namespaces of the kubeconfig's cluster)
   client-ip scan -n shop -n bank --group-by owner
   client-ip scan -o json --output-file today.json
   client-ip scan --baseline yesterday.json --fail-on new
@@ -60,10 +60,10 @@ Examples:
   client-ip scan --write-reports                     (OpenReports, or PolicyReport)
 
 \b
-Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be read.""",
+Exit status: 0 success; 1 the condition of --fail-on is met; 2 invalid input, or the cluster cannot be read.""",
 )
 @click.option("-n", "--namespace", "namespaces", multiple=True, metavar="NS", help="Only this namespace. Repeatable.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces, which is the default.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (default).")
 @STATE
 @POLICY
 @click.option(
@@ -71,51 +71,53 @@ Exit status: 0 scanned; 1 by --fail-on; 2 bad input, or a cluster that can't be 
     type=click.Choice([each.value for each in GroupBy]),
     default=GroupBy.ADVICE.value,
     show_default=True,
-    help="How rows are put together for people.",
+    help="How rows are grouped, in the formats for people.",
 )
-@click.option("--baseline", metavar="FILE", help="A former -o json: say what is new, resolved, unchanged.")
+@click.option("--baseline", metavar="FILE", help="An earlier -o json, to show what is new, resolved or unchanged.")
 @click.option(
     "--fail-on",
     type=click.Choice(["new", "lost", "never"]),
     default="never",
     show_default=True,
-    help="Exit 1 where the client's IP is lost: anywhere, or where the baseline has it not.",
+    help="Exit with status 1 if a client's IP is lost (lost), or is lost and was not in the baseline (new).",
 )
-@click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print it.")
-@click.option("--output-file", metavar="FILE", help="Write it there, in place of standard output.")
-@click.option("--preserved", is_flag=True, help="List the preserved workloads too, beside counting them.")
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Format.")
+@click.option("--output-file", metavar="FILE", help="Write to this file instead of standard output.")
+@click.option("--preserved", is_flag=True, help="Also list the preserved workloads, not only their number.")
 @click.option(
     "--owner-key",
     "owner_keys",
     multiple=True,
     metavar="KEY",
-    help=f"Annotation or label that says whose a workload is. Repeatable. [default: {', '.join(OWNER_KEYS)}]",
+    help=f"Annotation or label with a workload's owner. Repeatable. [default: {', '.join(OWNER_KEYS)}]",
 )
 @click.option(
-    "--write-reports", is_flag=True, help="Write what was found into reports in the cluster, one for each namespace."
+    "--write-reports", is_flag=True, help="Write the findings to the cluster, as one report in each namespace."
 )
 @click.option(
     "--reports-api",
     type=click.Choice(["Auto", "OpenReports", "PolicyReport"]),
     default="Auto",
     show_default=True,
-    help="Which reports. Auto: OpenReports where the cluster serves it, else PolicyReport, else none.",
+    help="The API of the reports. Auto: OpenReports if the cluster serves it, else PolicyReport, else none.",
 )
 @click.option(
-    "--events", is_flag=True, help="With --write-reports: make an Event on a workload when its client IP is newly lost."
+    "--events",
+    is_flag=True,
+    help="With --write-reports: create an Event for each workload that newly loses the client's IP.",
 )
 @click.option(
     "--jitter-seconds",
     type=click.IntRange(0, 3600),
     default=0,
     metavar="N",
-    help="Begin up to so many seconds later, by chance: for CronJobs.",
+    help="Wait a random time of up to N seconds before the scan; for CronJobs.",
 )
 @click.option(
     "--docs-url",
     default="",
     metavar="URL",
-    help="Where you publish this project's docs/ folder: -o html links each Reason to decisions.md there.",
+    help="URL of a published copy of the docs/ folder; -o html then links each Reason to decisions.md.",
 )
 @KUBECONFIG
 @CONTEXT
@@ -143,13 +145,14 @@ def command(
     now: datetime | None,
 ) -> int:
     """
-    Judge every workload twice: now, by its pods as they run, and after a restart, by its template.
+    Report for every workload whether the client's IP is preserved now, and after a restart.
 
-    The code that decides admission decides here. What comes out is advice: what is at risk, what to restart, what to
-    change first, what reads the header, what was waived and until when.
+    "Now" is decided from the running pods, "after a restart" from the pod template, both by the code that decides
+    admission. The report says which workloads are at risk, which to restart, which to change first, which read the
+    header, and which are waived and until when.
     """
     if namespaces and all_namespaces:
-        raise click.UsageError("-n and -A exclude each other")
+        raise click.UsageError("-n and -A cannot be combined")
     if fail_on == "new" and baseline is None:
         raise click.UsageError("--fail-on new needs --baseline: new beside what?")
     if write_reports and states:

@@ -18,7 +18,7 @@ from webhook.facts.problem import Problem
 from webhook.rules.decide import decide
 from webhook.rules.snapshot import Snapshot
 
-NOTHING: Final = "no case in the input: a case is a document with case, object and expect (docs/testing.md)"
+NOTHING: Final = "the input has no case: a case is a document with the fields case, object and expect (docs/testing.md)"
 
 
 @click.command(
@@ -31,8 +31,8 @@ Examples:
   client-ip test --record --state cluster/ deploy.yaml > cases/deploy.yaml
 
 \b
-Exit status: 0 all as expected; 1 something came out otherwise; 2 bad input, with file, document, line and field,
-or no case at all.""",
+Exit status: 0 all cases pass; 1 a case fails; 2 there is no case, or invalid input: the error names the file,
+document, line and field.""",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
@@ -41,7 +41,7 @@ or no case at all.""",
     multiple=True,
     envvar="CLIENT_IP_STATE",
     metavar="PATH",
-    help="Facts for all cases, beside the cluster.yaml nearest to each file. Repeatable.",
+    help="Objects for all cases, in addition to the nearest cluster.yaml of each file. Repeatable.",
 )
 @POLICY
 @click.option(
@@ -50,9 +50,9 @@ or no case at all.""",
     type=click.Choice(["text", "json", "junit"]),
     default="text",
     show_default=True,
-    help="How to print the results.",
+    help="Format.",
 )
-@click.option("--record", "recording", is_flag=True, help="Make cases of manifests, as they are decided now.")
+@click.option("--record", "recording", is_flag=True, help="Print cases that expect the present decisions on manifests.")
 @NAMESPACE
 @KUBECONFIG
 @CONTEXT
@@ -70,10 +70,10 @@ def command(
     now: datetime | None,
 ) -> int:
     """
-    Decide cases as the webhook would and compare with what they expect.
+    Test your policies: decide cases as the webhook would, and compare the results with what they expect.
 
-    PATH is a file or folder of YAML: one document for each case. With --record it is manifests, and their cases are
-    printed for review.
+    PATH is a file or folder with YAML; each document is one case. With --record, PATH is manifests, and the command
+    prints a case for each, to be reviewed.
     """
     moment = now_or(now)
     if recording:

@@ -78,10 +78,10 @@ class DurationType(click.ParamType[int]):
         if isinstance(value, int):
             return value
         if not _DURATION.fullmatch(value):
-            self.fail(f"{value!r} is no duration: write 90s, 5m or 1h30m", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 5m or 1h30m", param, ctx)
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
         if seconds <= 0:
-            self.fail(f"{value!r}: must be more than nothing", param, ctx)
+            self.fail(f"{value!r}: must be greater than zero", param, ctx)
         return max(1, round(seconds))
 
 
@@ -90,26 +90,28 @@ class DurationType(click.ParamType[int]):
     context_settings={"auto_envvar_prefix": "CLIENT_IP"},
     epilog="""\b
 Examples:
-  client-ip verify -n shop deploy/reviews                      (all of its pods, from the cluster)
-  client-ip verify -n shop deploy/reviews --since 10m --follow (until Ctrl-C, which prints the verdict)
+  client-ip verify -n shop deploy/reviews                      (all of its pods)
+  client-ip verify -n shop deploy/reviews --since 10m --follow (until Ctrl-C; then prints the result)
   kubectl logs -n shop -l app=reviews -c istio-proxy --prefix | client-ip verify -
   client-ip verify --pod <(kubectl get pod -n shop reviews-7d4b9-x2x4z -o yaml) istio-proxy.log
   client-ip verify -o json istio-proxy.log
 
 \b
-Exit status: 0 every request that reached the application is preserved, and there was one;
-1 one is lost, or nothing was proved: no request, or lines that look like one and were not read;
-2 bad input.""",
+Exit status: 0 at least one request reached the application, and all of those are preserved; 1 a request is lost, or
+nothing was proved: no request, or lines that look like requests and could not be read; 2 invalid input.""",
 )
 @click.argument("logs", nargs=-1, required=True, metavar="LOG...|KIND/NAME...")
 @click.option(
-    "--pod", "pod_file", metavar="FILE", help="The pod as the cluster has it, YAML or JSON: its injected mode."
+    "--pod",
+    "pod_file",
+    metavar="FILE",
+    help="The pod's manifest from the cluster, for its injected mode.",
 )
-@click.option("-n", "--namespace", metavar="NAME", help="Of KIND/NAME.  [default: the kubeconfig context's]")
-@click.option("--since", type=DurationType(), help="Of KIND/NAME: only what was logged in the last 90s, 5m, 1h30m.")
-@click.option("-f", "--follow", is_flag=True, help="Of KIND/NAME: go on with what is logged, until Ctrl-C.")
+@click.option("-n", "--namespace", metavar="NAME", help="Namespace of KIND/NAME.  [default: the kubeconfig context's]")
+@click.option("--since", type=DurationType(), help="KIND/NAME: only newer entries, such as 90s, 5m or 1h30m.")
+@click.option("-f", "--follow", is_flag=True, help="KIND/NAME: follow the log until Ctrl-C.")
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Format."
 )
 @KUBECONFIG
 @CONTEXT
@@ -125,23 +127,24 @@ def command(
     context: str | None,
 ) -> int:
     """
-    Tell from Envoy's access log whether the application saw who called it.
+    Show from Envoy's access log whether the application saw the client's IP.
 
-    LOG is a file with the output of an istio-proxy container, or - for standard input: JSON or Istio's default text
-    format, with what kubectl, stern, container runtimes and terminals put around it. KIND/NAME (deploy/reviews,
-    pod/reviews-7d4b9-x2x4z) is read from the cluster, all of its pods; a file of that name comes first.
+    LOG is a file with the output of an istio-proxy container, or - for standard input. The format is JSON or Istio's
+    default text format, with or without the prefixes of kubectl, stern and container runtimes. KIND/NAME
+    (deploy/reviews, pod/reviews-7d4b9-x2x4z) reads the logs of all its pods from the cluster, unless a file has that
+    name.
 
-    Each inbound request is preserved, lost or unknown. upstream_local_address decides: it is the peer of the
-    application's socket. downstream_remote_address follows X-Forwarded-For, which callers can forge, and proves
-    nothing. Behind a gateway the peer is the gateway; the client is then in X-Forwarded-For.
+    Each inbound request is preserved, lost or unknown. upstream_local_address decides, because it is the peer of the
+    application's socket. downstream_remote_address follows X-Forwarded-For, which callers can forge, so it proves
+    nothing. Behind a gateway, the peer is the gateway, and the client is in X-Forwarded-For.
     """
     named = [each for each in logs if _is_name(each)]
     if named and len(named) != len(logs):
-        raise click.UsageError("name either logs, or KIND/NAME in a cluster")
+        raise click.UsageError("use either logs, or KIND/NAME in a cluster")
     if named and pod_file is not None:
-        raise click.UsageError("--pod goes with a log; of KIND/NAME the cluster has the pods")
+        raise click.UsageError("--pod can only be used with a log, not with KIND/NAME")
     if not named and (since is not None or follow or namespace is not None):
-        raise click.UsageError("--since, --follow and --namespace go with KIND/NAME in a cluster")
+        raise click.UsageError("--since, --follow and --namespace can only be used with KIND/NAME")
     tally = Tally(JSONPrinter() if output == "json" else TextPrinter(live=follow or STDIN in logs))
     if named:
         from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`

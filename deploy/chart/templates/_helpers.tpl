@@ -39,7 +39,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- range .Values.envoyFilter.gateways -}}
 {{- if and (contains "*" (first (splitList "/" .))) (not $.Values.envoyFilter.anyNamespace) -}}
-{{- fail (printf "envoyFilter.gateways: %q believes a ServiceAccount of any namespace: name the namespace, or set envoyFilter.anyNamespace" .) -}}
+{{- fail (printf "envoyFilter.gateways: %q would trust a ServiceAccount in any namespace: name the namespace, or set envoyFilter.anyNamespace" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.istio.namespace .Release.Namespace -}}

@@ -128,8 +128,8 @@ def test_the_command_reads_a_bundle_and_says_what_is_wrong(tmp_path: Path) -> No
     ("options", "says"),
     [
         (["--state", "/nonexistent.tgz"], "No such file"),
-        (["--wait", "soon"], "is no duration"),
-        (["--redact-names"], "goes with --bundle"),
+        (["--wait", "soon"], "is not a duration"),
+        (["--redact-names"], "needs --bundle"),
         (["--state", "x.tgz", "--wait", "1m"], "goes with neither"),
     ],
 )
