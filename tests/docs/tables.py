@@ -3,13 +3,15 @@
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from tests.docs.commands import commands
-from tests.docs.pages import lines, spans, tables
+from tests.docs.pages import lines, pages, spans, tables
 from tests.parts.build import ROOT
 from webhook.rules.decision import OUTCOMES, Outcome, Reason
 
@@ -27,6 +29,15 @@ def faults() -> Iterator[str]:
     yield from serve_options()
     yield from values()
     yield from resources()
+    for page in pages():
+        yield from twice(page)
+
+
+def twice(page: Path) -> Iterator[str]:
+    """Yield what a table lists twice: an option, a metric, a field, whatever its first cell gives as code."""
+    for _, rows in tables(page):
+        firsts = Counter(row[0] for row in rows if row[0].startswith("`"))
+        yield from (f"{page.relative_to(ROOT)}: {cell} is listed twice" for cell, count in firsts.items() if count > 1)
 
 
 def _table(page: str, *head: str) -> list[list[str]]:

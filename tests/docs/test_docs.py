@@ -123,3 +123,11 @@ def test_every_command_and_metric_is_known() -> None:
 def test_pages_that_a_run_made_say_what_they_were_made_of() -> None:
     assert measured.COMMIT.search(f"measured at {measured.commit()}.")
     assert set(measured.MEASURES) <= {str(path.relative_to(ROOT)) for path in pages()}
+
+
+def test_what_a_table_lists_twice(page: Callable[[str], Path]) -> None:
+    head = "| option | default |\n|---|---|\n"
+    assert list(tables.twice(page(f"{head}| `--a` | 1 |\n| `--b` | 1 |\n"))) == []
+    assert list(tables.twice(page(f"{head}| `--a` | 1 |\n| `--b` | 1 |\n| `--a` | 2 |\n"))) == [
+        "build/docs/page.md: `--a` is listed twice"
+    ]
