@@ -17,13 +17,13 @@ RUN apt-get update -qq \
 # The system's certificates: those of a company's proxy count too, mounted at /usr/local/share/ca-certificates/NAME.crt.
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /src
-COPY requirements/build.txt requirements/run.txt requirements/sbom.txt requirements/
+COPY requirements/build.txt requirements/run.txt requirements/tracing.txt requirements/sbom.txt requirements/
 RUN python3 -m venv /pip \
  && python3 -m venv --without-pip /opt/client-ip \
  && /pip/bin/pip install --quiet --no-cache-dir \
       --no-deps --only-binary :all: --require-hashes -r requirements/build.txt \
  && /pip/bin/pip --python /opt/client-ip/bin/python install --quiet --no-cache-dir --no-compile \
-      --no-deps --only-binary :all: --require-hashes -r requirements/run.txt \
+      --no-deps --only-binary :all: --require-hashes -r requirements/run.txt -r requirements/tracing.txt \
  && /pip/bin/pip --python /opt/client-ip/bin/python check
 # The bill of materials of what is installed here, before anything is taken away.
 COPY pyproject.toml README.md LICENSE ./

@@ -34,8 +34,8 @@ $(VENV)/.installed: $(REQUIREMENTS) pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
-	$(BIN)/python $(PIP_INSTALL) -r requirements/dev.txt
+$(VENV)/.installed-dev: requirements/dev.txt requirements/tracing.txt $(VENV)/.installed
+	$(BIN)/python $(PIP_INSTALL) -r requirements/tracing.txt -r requirements/dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
@@ -120,7 +120,7 @@ fmt: install-dev ## format and fix what can be fixed
 
 # A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
-LOCKS := run build dev bench browser go envoy oldest-pip uv sbom
+LOCKS := run build tracing dev bench browser go envoy oldest-pip uv sbom
 UPGRADE ?= --upgrade
 lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
 	cd requirements && for name in $(LOCKS); do \

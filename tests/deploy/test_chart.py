@@ -277,6 +277,17 @@ def test_only_an_api_server_with_a_certificate_may_be_read() -> None:
     assert "volumes" not in pod_of(render({}))["spec"]
 
 
+def test_traces_go_where_the_values_say() -> None:
+    (container,) = pod_of(render({}))["spec"]["containers"]
+    assert "env" not in container
+    assert not [each for each in container["args"] if "otlp" in each or "traces" in each]
+    collector = {"endpoint": "http://collector.observability:4318", "perSecond": 20, "headersSecret": "collector"}
+    (container,) = pod_of(render({"tracing": collector}))["spec"]["containers"]
+    assert container["args"][-2:] == ["--otlp-endpoint=http://collector.observability:4318", "--traces-per-second=20"]
+    reference = {"secretKeyRef": {"name": "collector", "key": "headers"}}
+    assert container["env"] == [{"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": reference}]
+
+
 def test_an_image_by_digest_has_no_tag() -> None:
     digest = "sha256:" + "0" * 64
     (container,) = pod_of(render({"image": {"repository": "r.example/c", "digest": digest}}))["spec"]["containers"]

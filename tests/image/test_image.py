@@ -134,6 +134,14 @@ def test_it_runs_as_the_chart_runs_it(root: Path, image: dict[str, Any], tmp_pat
     )
 
 
+def test_it_has_what_traces_need(root: Path, image: dict[str, Any], tmp_path: Path) -> None:
+    arguments = (*SERVE, "--otlp-endpoint", "http://127.0.0.1:1")
+    with Container(root, image["config"], arguments, state=CLUSTER, log=tmp_path / "log") as container:
+        container.addresses()
+        assert "sending at most 10 traces a second to http://127.0.0.1:1" in container.log.read_text()
+        assert container.terminate() == 0, container.log.read_text()
+
+
 def _ready(address: tuple[str, int]) -> bool:
     connection = http.client.HTTPConnection(*address, timeout=5)
     try:

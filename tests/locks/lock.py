@@ -20,9 +20,10 @@ from tests.parts.build import ROOT
 FOLDER: Final = ROOT / "requirements"
 ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("build", "run"),
-    "dev": ("build", "run", "dev"),
+    "tracing": ("build", "run", "tracing"),
+    "dev": ("build", "run", "tracing", "dev"),
     "bench": ("bench",),
-    "browser": ("build", "run", "dev", "browser"),
+    "browser": ("build", "run", "tracing", "dev", "browser"),
     "go": ("go",),
     "envoy": ("envoy",),
     "oldest-pip": ("oldest-pip",),

@@ -15,6 +15,7 @@ import yaml
 
 import webhook
 from release.__main__ import SUMS, make
+from release.bill import LOCKS
 from release.chart import KINDS, changes
 from release.commit import head
 from tests.locks.lock import pins
@@ -94,14 +95,15 @@ def test_the_sdist_builds_the_same_wheel(first: Path, tmp_path: Path) -> None:
     }
 
 
-def test_the_bill_of_materials_names_the_lock_and_nothing_else_with_licences(first: Path) -> None:
+def test_the_bill_of_materials_names_the_images_locks_and_nothing_else_with_licences(first: Path) -> None:
     bill = json.loads((first / "sbom.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == "client-ip-webhook"
     named = {(each["name"].lower().replace("_", "-"), each["version"]): each for each in bill["components"]}
     locked = {
         (pin.requirement.name.lower().replace("_", "-"), pin.version)
-        for pin in pins("run")
+        for lock in LOCKS
+        for pin in pins(lock)
         if pin.requirement.marker is None or pin.requirement.marker.evaluate()
     }
     assert set(named) == locked

@@ -3,15 +3,17 @@
 import asyncio
 import json
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+from click.core import ParameterSource
 
 from certs.authority import service_names
 from certs.lifecycle import Settings
@@ -25,6 +27,10 @@ from webhook.server import memory, tls
 from webhook.server.app import DEFAULT_MEMORY_BYTES, Address, serve
 from webhook.server.edge import State
 from webhook.server.metrics import Metrics
+from webhook.server.sampling import traces_url
+
+if TYPE_CHECKING:
+    from webhook.server.tracing import Tracing
 
 log: Final = logging.getLogger("client-ip")
 Task = Callable[[], Awaitable[None]]
@@ -202,6 +208,20 @@ Examples:
     help="Annotate what is decided and left alone with client-ip.dev/reason: for the policy of `render final-state`.",
 )
 @click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    envvar=["CLIENT_IP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
+    help="Collector to send traces to (OTLP over HTTP), as http://collector.observability:4318; needs the extra"
+    " client-ip-webhook[tracing]. [default: OTEL_EXPORTER_OTLP_ENDPOINT; no traces without]",
+)
+@click.option(
+    "--traces-per-second",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Most reviews that are traced; five seconds' worth at once.",
+)
+@click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log format."
 )
 @click.option(
@@ -233,6 +253,8 @@ def command(
     drain_seconds: float,
     memory_limit: int | None,
     mark_reasons: bool,
+    otlp_endpoint: str | None,
+    traces_per_second: int,
     log_format: str,
     log_level: str,
 ) -> None:
@@ -268,7 +290,8 @@ def command(
     # An emptied caBundle is seen by the watch, and need not wait for the next look at it.
     changed = rotator.wake if rotator is not None else None
     source = _source(states, kubeconfig, context, namespace, changed)
-    metrics = Metrics(source, certificate, rotator)
+    tracing = _tracing(otlp_endpoint, traces_per_second, namespace)
+    metrics = Metrics(source, certificate, rotator, None if tracing is None else tracing.counts)
     state = State(
         source=source,
         certificate=certificate,
@@ -276,6 +299,7 @@ def command(
         rotator=rotator,
         marks=mark_reasons,
         client_names=frozenset(client_names),
+        sample=None if tracing is None else tracing.sample,
     )
     _require_parser()
 
@@ -295,6 +319,9 @@ def command(
         _run(running)
     except OSError as error:
         raise click.ClickException(f"can't listen: {error}") from error
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
 def _run(main: Awaitable[None]) -> None:
@@ -387,6 +414,27 @@ def _source(
         return ClusterSource(connect(kubeconfig, context), own_namespace=namespace, configuration_changed=changed)
     except KubeConfigInvalid as error:
         raise click.UsageError(f"no cluster ({error}) and no --state") from error
+
+
+def _tracing(endpoint: str | None, per_second: int, namespace: str) -> "Tracing | None":
+    """Return what sends traces; None, and nothing imported, where no collector is named."""
+    named = click.get_current_context().get_parameter_source("otlp_endpoint") is ParameterSource.COMMANDLINE
+    try:
+        url = traces_url(endpoint, {} if named else os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if url is None:
+        return None
+    try:
+        from webhook.server.tracing import Tracing, place  # noqa: PLC0415  # twenty megabytes that few need
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"traces need the extra client-ip-webhook[tracing]: {error}") from error
+    try:
+        made = Tracing(url, per_second=per_second, namespace=namespace)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"traces can't be sent, by OpenTelemetry's variables: {error}") from error
+    log.info("sending at most %d traces a second to %s", per_second, place(url))
+    return made
 
 
 def _require_parser() -> None:

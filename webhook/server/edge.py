@@ -24,6 +24,7 @@ from webhook.server.handed import HandedServer
 from webhook.server.metrics import Metrics
 from webhook.server.peers import Ended, Peers
 from webhook.server.review import BadReview, decode, encode
+from webhook.server.sampling import Sample, Span
 from webhook.server.tls import utc_now
 from webhook.server.turns import Turns
 
@@ -60,6 +61,8 @@ class State:
     draining: bool = False
     client_names: frozenset[str] = frozenset()
     """Of whom a caller's certificate must name one; empty where its CA is enough, or none is asked for."""
+    sample: Sample | None = None
+    """Chooses the reviews that are traced; None where none is."""
     turns: Turns = field(default_factory=Turns)
     now: Callable[[], datetime] = utc_now
 
@@ -120,7 +123,8 @@ async def _mutate(state: State, request: web.BaseRequest, connection: Connection
     try:
         async with asyncio.timeout(timeout_seconds(request.query.get("timeout", ""))):
             body = await request.read()
-        status, text, _ = await state.turns.in_turn(connection, lambda: reply(state, body, perf_counter()))
+        span = None if state.sample is None else state.sample(request.headers.get("Traceparent", ""))
+        status, text, _ = await state.turns.in_turn(connection, lambda: reply(state, body, perf_counter(), span))
     except TimeoutError:
         peers.count(Ended.BODY_LATE)
         return _refuse(state, 408, BODY_TOO_LATE)
@@ -135,12 +139,13 @@ async def _mutate(state: State, request: web.BaseRequest, connection: Connection
     return response
 
 
-def reply(state: State, body: bytes, begun: float) -> tuple[int, bytes, float]:
+def reply(state: State, body: bytes, begun: float, span: Span | None) -> tuple[int, bytes, float]:
     """
     Return the HTTP status and the body that answer the review in *body*, and when; a bug is logged, and a 500.
 
     Args:
         begun: When it was there, by `time.perf_counter`.
+        span: What records it, where it is traced.
 
     """
     try:
@@ -150,11 +155,20 @@ def reply(state: State, body: bytes, begun: float) -> tuple[int, bytes, float]:
         ended = perf_counter()
         state.metrics.reviewed(asked, decision, ended - begun)
     except BadReview as error:
-        return 400, refusal(state, 400, str(error)), perf_counter()
+        return _failed(state, 400, str(error), begun, span)
     except Exception:
         log.exception("a review could not be answered; the object is admitted unpatched")
-        return 500, refusal(state, 500, "internal error; the server's log has it"), perf_counter()
+        return _failed(state, 500, "internal error; the server's log has it", begun, span)
+    if span is not None:
+        span.answered(uid, asked, decision, begun, ended)
     return 200, answer, ended
+
+
+def _failed(state: State, status: int, message: str, begun: float, span: Span | None) -> tuple[int, bytes, float]:
+    ended = perf_counter()
+    if span is not None:
+        span.failed(status, begun, ended)
+    return status, refusal(state, status, message), ended
 
 
 def refusal(state: State, status: int, message: str) -> bytes:

@@ -31,7 +31,7 @@ from webhook.server.peers import Ended, Peers
 
 BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds. A decision takes a fraction of a millisecond; the API server waits two seconds."""
-_OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
+OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
 class Metrics:
@@ -42,6 +42,7 @@ class Metrics:
         source: FactSource,
         certificate: ServingCertificate,
         rotator: Rotator | None = None,
+        spans: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self._peers: dict[str, Peers] = {}
@@ -90,6 +91,8 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         if rotator is not None:
             self._registry.register(_Rotation(rotator))
+        if spans is not None:
+            self._registry.register(_Spans(spans))
 
     def reviewed(self, request: Request, decision: Decision, seconds: float) -> None:
         """Count one review that was answered."""
@@ -114,13 +117,13 @@ class Metrics:
         kind, operation, reason, mode, patched, dry_run = key
         count: Callable[[], None] = self._reviews.labels(
             kind if kind in GROUPS else "other",
-            operation if operation in _OPERATIONS else "other",
+            operation if operation in OPERATIONS else "other",
             reason.value,
             mode,
             str(patched).lower(),
             str(dry_run).lower(),
         ).inc
-        if kind in GROUPS and operation in _OPERATIONS:
+        if kind in GROUPS and operation in OPERATIONS:
             self._known[key] = count
         return count
 
@@ -300,6 +303,24 @@ class _Rotation(Collector):
                 value=status.authorities,
             ),
         ]
+
+
+class _Spans(Collector):
+    """What became of the reviews that their caller samples."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """Return how many came to what."""
+        spans = CounterMetricFamily(
+            "client_ip_trace_spans",
+            "Reviews that their caller samples: exported, failed to be, dropped for want of room, or over the limit.",
+            labels=("outcome",),
+        )
+        for outcome, number in self._counts().items():
+            spans.add_metric((outcome,), number)
+        return [spans]
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:

@@ -21,6 +21,7 @@ from webhook.server.connection import Connection
 from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply, timeout_seconds
 from webhook.server.handed import Handed, HandedServer
 from webhook.server.peers import BUFFER_FACTOR, FREE_PIECE_BYTES, Ended, Peers, Source
+from webhook.server.sampling import traceparent
 from webhook.server.turns import GAP_SECONDS, SLICE_SECONDS
 
 FIRST_SECONDS: Final = 30.0
@@ -167,11 +168,13 @@ class ReviewProtocol(Connection, asyncio.Protocol):
             self._await_rest(data, end, head)
             return b""
         server, turns = self._server, self._turns
+        state = server.state
+        span = None if state.sample is None else state.sample(traceparent(data, start))
         begun = perf_counter()
-        status, text, ended = reply(server.state, data[start:end], begun)
+        status, text, ended = reply(state, data[start:end], begun, span)
         # The API server keeps connections to pods that are gone: let it go elsewhere now. And where memory is short
         # large buffers are got rid of: a client opens another connection.
-        close = server.state.draining or (self._largest > FREE_PIECE_BYTES and self.peers.pressed)
+        close = state.draining or (self._largest > FREE_PIECE_BYTES and self.peers.pressed)
         self._write(status, text, ended, close)
         self.used_at = ended
         if self.unfinished and not self.writing_paused:
