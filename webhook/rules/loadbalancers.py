@@ -29,6 +29,8 @@ class Where:
     """A condition on one annotation; of several given ones all must hold."""
 
     key: str
+    alias: str = ""
+    """Another name of it, which counts where the first is absent."""
     is_in: tuple[str, ...] = ()
     """It is there, with one of these values; case does not count."""
     is_set: bool = False
@@ -41,12 +43,19 @@ class Where:
     """It is a list with an entry that begins so; case does not count."""
     not_in: tuple[str, ...] = ()
     """It is absent, or has none of these values."""
+    is_not: tuple[str, ...] = ()
+    """It is there and not empty, with none of these values: what its controller takes for off."""
+    begins_not: tuple[str, ...] = ()
+    """It is absent, or a list without an entry that begins so."""
 
     def holds(self, annotations: Labels) -> bool:
         """Return whether *annotations* fulfil it."""
         value = annotations.get(self.key)
+        if value is None and self.alias:
+            value = annotations.get(self.alias)
         if value is None:
-            return bool(self.lacks or self.not_in) and not (self.is_in or self.is_set or self.has or self.begins)
+            absent = self.lacks or self.not_in or self.begins_not
+            return bool(absent) and not (self.is_in or self.is_set or self.has or self.begins or self.is_not)
         lower = value.strip().lower()
         entries = [each.strip() for each in lower.split(",")]
         return (
@@ -56,14 +65,24 @@ class Where:
             and (not self.lacks or self.lacks not in entries)
             and (not self.begins or any(each.startswith(self.begins) for each in entries))
             and lower not in self.not_in
+            and (not self.is_not or lower not in {"", *self.is_not})
+            and not (self.begins_not and any(each.startswith(self.begins_not) for each in entries))
         )
 
     def __str__(self) -> str:
         """Return it as the documentation shows it."""
+        alias = f" (or `{self.alias}`)" if self.alias else ""
+        return self._condition() + alias
+
+    def _condition(self) -> str:
         if self.is_in:
             return f"`{self.key}: {'|'.join(self.is_in)}`"
         if self.is_set:
             return f"`{self.key}` set"
+        if self.is_not:
+            return f"`{self.key}` set, and not {' or '.join(f'`{each}`' for each in self.is_not)}"
+        if self.begins_not:
+            return f"`{self.key}` without `{'…`, `'.join(self.begins_not)}…`"
         if self.has:
             return f"`{self.key}` with `{self.has}`"
         if self.lacks:
@@ -112,12 +131,17 @@ _PRESERVE: Final = "preserve_client_ip.enabled=true"
 _NO_PRESERVE: Final = "preserve_client_ip.enabled=false"
 _NLB_TYPES: Final = ("nlb", "nlb-ip", "external")
 _ALIBABA: Final = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
+_ALICLOUD: Final = "service.beta.kubernetes.io/alicloud-loadbalancer-"
+"""The older prefix, which the controller reads where the newer one is absent."""
 _ALIBABA_NLB: Final = ("alibabacloud.com/nlb",)
 _ALIBABA_GUIDE: Final = (
     "https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/"
     "use-annotations-to-configure-nlb-instances"
 )
-_ALIBABA_CLB: Final = "https://github.com/kubernetes/cloud-provider-alibaba-cloud/blob/eeb0ddc6/docs/usage.md"
+_ALIBABA_CCM: Final = "https://github.com/kubernetes/cloud-provider-alibaba-cloud/blob/eeb0ddc687ee/"
+_ALIBABA_CLB: Final = f"{_ALIBABA_CCM}pkg/controller/service/clbv1/listeners.go"
+_ALIBABA_GROUPS: Final = f"{_ALIBABA_CCM}pkg/controller/service/nlbv2/server_groups.go"
+_ALIBABA_WEB: Final = ("http:", "https:")
 _OPENSTACK: Final = "loadbalancer.openstack.org/"
 _OPENSTACK_GUIDE: Final = (
     "https://github.com/kubernetes/cloud-provider-openstack/blob/00b99a081a87/docs/openstack-cloud-controller-manager/"
@@ -125,6 +149,30 @@ _OPENSTACK_GUIDE: Final = (
 )
 _DIGITALOCEAN: Final = "service.beta.kubernetes.io/do-loadbalancer-"
 _DIGITALOCEAN_GUIDE: Final = "https://docs.digitalocean.com/products/kubernetes/how-to/configure-load-balancers/"
+_HETZNER: Final = (
+    "https://github.com/hetznercloud/hcloud-cloud-controller-manager/blob/6485324fbd97/internal/annotation/"
+    "load_balancer.go"
+)
+_LINODE: Final = "service.beta.kubernetes.io/linode-loadbalancer-"
+_LINODE_PROXY: Final = (
+    "https://github.com/linode/linode-cloud-controller-manager/blob/b9aa9012c53f/cloud/linode/loadbalancers_helpers.go"
+)
+_SCALEWAY: Final = "service.beta.kubernetes.io/scw-loadbalancer-"
+_SCALEWAY_ANNOTATIONS: Final = (
+    "https://github.com/scaleway/scaleway-cloud-controller-manager/blob/bddc17f83b3e/docs/loadbalancer-annotations.md"
+)
+_ORACLE_TYPE: Final = "oci.oraclecloud.com/load-balancer-type"
+_ORACLE: Final = (
+    "https://github.com/oracle/oci-cloud-controller-manager/blob/1100ac3624ed/docs/load-balancer-annotations.md"
+)
+_ORACLE_CCM: Final = (
+    "https://github.com/oracle/oci-cloud-controller-manager/blob/1100ac3624ed/pkg/cloudprovider/providers/oci/"
+    "load_balancer_spec.go"
+)
+_AZURE_LINK: Final = "service.beta.kubernetes.io/azure-pls-create"
+_AZURE_LINK_PROXY: Final = "service.beta.kubernetes.io/azure-pls-proxy-protocol"
+_AZURE_LINK_GUIDE: Final = "https://kubernetes-sigs.github.io/cloud-provider-azure/topics/pls-integration"
+_CILIUM: Final = "https://github.com/cilium/cilium/blob/05af5c5fc7f9/operator/pkg/lbipam/service_store.go"
 _LAYER_7: Final = "a layer-7 listener opens its own connections; the client is in X-Forwarded-For (numTrustedProxies)"
 _OWN_CONNECTIONS: Final = "it opens its own connections: without the PROXY header the gateway sees its address"
 _SHARED: Final = "an address that several Services share takes Local only with one selector for all"
@@ -153,11 +201,24 @@ ROWS: Final = (
     Row(
         name="alibaba-proxy-protocol",
         effect=Effect.PROXY,
-        of="Alibaba Cloud CLB and NLB",
-        where=(Where(key=f"{_ALIBABA}proxy-protocol", is_in=("on", "true")),),
-        classes=("", *_ALIBABA_NLB),
+        of="Alibaba Cloud NLB",
+        where=(Where(key=f"{_ALIBABA}proxy-protocol", alias=f"{_ALICLOUD}proxy-protocol", is_in=("on",)),),
+        classes=_ALIBABA_NLB,
         says="the load balancer speaks PROXY protocol",
-        source=_ALIBABA_GUIDE,
+        source=f"{_ALIBABA_CCM}pkg/controller/service/nlbv2/listeners.go",
+    ),
+    Row(
+        name="alibaba-clb-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Alibaba Cloud CLB",
+        where=(
+            Where(key=f"{_ALIBABA}proxy-protocol", alias=f"{_ALICLOUD}proxy-protocol", is_in=("on",)),
+            # HTTP and HTTPS listeners have no such setting: the controller sets it for TCP and UDP alone.
+            Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins_not=_ALIBABA_WEB),
+        ),
+        classes=_UNCLASSED,
+        says="layer-4 listeners speak PROXY protocol v2",
+        source=_ALIBABA_CLB,
     ),
     Row(
         name="openstack-proxy-protocol",
@@ -181,44 +242,54 @@ ROWS: Final = (
         name="hetzner-proxy-protocol",
         effect=Effect.PROXY,
         of="Hetzner Cloud",
-        where=(Where(key="load-balancer.hetzner.cloud/uses-proxyprotocol", is_in=("true",)),),
+        where=(Where(key="load-balancer.hetzner.cloud/uses-proxyprotocol", is_in=("true", "1", "t")),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
-        source="https://github.com/hetznercloud/hcloud-cloud-controller-manager (internal/annotation/load_balancer.go)",
+        source=_HETZNER,
     ),
     Row(
         name="linode-proxy-protocol",
         effect=Effect.PROXY,
         of="Akamai (Linode) NodeBalancer",
-        where=(Where(key="service.beta.kubernetes.io/linode-loadbalancer-default-proxy-protocol", is_in=("v1", "v2")),),
+        where=(Where(key=f"{_LINODE}default-proxy-protocol", alias=f"{_LINODE}proxy-protocol", is_in=("v1", "v2")),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
-        source="https://github.com/linode/linode-cloud-controller-manager (cloud/annotations)",
+        source=_LINODE_PROXY,
     ),
     *(
         Row(
             name=f"scaleway-proxy-protocol-{version}",
             effect=Effect.PROXY,
             of="Scaleway",
-            where=(Where(key=f"service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-{version}", is_set=True),),
+            where=(Where(key=f"{_SCALEWAY}proxy-protocol-{version}", alias=alias, is_set=True),),
             classes=_UNCLASSED,
             says="the load balancer speaks PROXY protocol",
-            source="https://github.com/scaleway/scaleway-cloud-controller-manager (docs/loadbalancer-annotations.md)",
+            source=_SCALEWAY_ANNOTATIONS,
         )
-        for version in ("v1", "v2")
+        for version, alias in (("v1", ""), ("v2", f"{_SCALEWAY}send-proxy-v2"))
     ),
     Row(
         name="oracle-proxy-protocol",
         effect=Effect.PROXY,
-        of="Oracle Cloud",
+        of="Oracle Cloud LB",
         where=(
             Where(
                 key="service.beta.kubernetes.io/oci-load-balancer-connection-proxy-protocol-version", is_in=("1", "2")
             ),
+            Where(key=_ORACLE_TYPE, not_in=("nlb",)),
         ),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
-        source="https://github.com/oracle/oci-cloud-controller-manager (docs/load-balancer-annotations.md)",
+        source=_ORACLE,
+    ),
+    Row(
+        name="azure-private-link-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Azure Private Link Service",
+        where=(Where(key=_AZURE_LINK, is_in=("true",)), Where(key=_AZURE_LINK_PROXY, is_in=("true",))),
+        classes=_UNCLASSED,
+        says="the Private Link Service speaks PROXY protocol v2",
+        source=_AZURE_LINK_GUIDE,
     ),
     # --- Hides the client
     Row(
@@ -280,16 +351,16 @@ ROWS: Final = (
         name="alibaba-nlb-preserve-off",
         effect=Effect.HIDES,
         of="Alibaba Cloud NLB",
-        where=(Where(key=f"{_ALIBABA}preserve-client-ip", is_in=("off", "false")),),
+        where=(Where(key=f"{_ALIBABA}preserve-client-ip", alias=f"{_ALICLOUD}preserve-client-ip", is_not=("on",)),),
         classes=_ALIBABA_NLB,
         says="preserve-client-ip is off: targets see the NLB's address, ENI or not",
-        source=_ALIBABA_GUIDE,
+        source=_ALIBABA_GROUPS,
     ),
     Row(
         name="alibaba-nlb-tcpssl",
         effect=Effect.HIDES,
         of="Alibaba Cloud NLB",
-        where=(Where(key=f"{_ALIBABA}protocol-port", begins=("tcpssl:",)),),
+        where=(Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins=("tcpssl:",)),),
         classes=_ALIBABA_NLB,
         says="a TCPSSL listener can't preserve the client's IP, ENI or not",
         source=_ALIBABA_GUIDE,
@@ -298,7 +369,7 @@ ROWS: Final = (
         name="alibaba-nlb-ip-group",
         effect=Effect.HIDES,
         of="Alibaba Cloud NLB",
-        where=(Where(key=f"{_ALIBABA}server-group-type", is_in=("ip",)),),
+        where=(Where(key=f"{_ALIBABA}server-group-type", alias=f"{_ALICLOUD}server-group-type", is_in=("ip",)),),
         classes=_ALIBABA_NLB,
         says="a server group of type Ip can't preserve the client's IP",
         source=_ALIBABA_GUIDE,
@@ -307,7 +378,7 @@ ROWS: Final = (
         name="alibaba-clb-layer-7",
         effect=Effect.HIDES,
         of="Alibaba Cloud CLB",
-        where=(Where(key=f"{_ALIBABA}protocol-port", begins=("http:", "https:")),),
+        where=(Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins=_ALIBABA_WEB),),
         classes=_UNCLASSED,
         says=_LAYER_7,
         source=_ALIBABA_CLB,
@@ -347,7 +418,7 @@ ROWS: Final = (
         classes=_UNCLASSED,
         cloud="hcloud",
         says=_OWN_CONNECTIONS,
-        source="https://docs.hetzner.com/cloud/load-balancers/faq/",
+        source=_HETZNER,
     ),
     Row(
         name="linode",
@@ -356,16 +427,62 @@ ROWS: Final = (
         classes=_UNCLASSED,
         cloud="linode",
         says=_OWN_CONNECTIONS,
-        source="https://techdocs.akamai.com/cloud-computing/docs/using-proxy-protocol-with-nodebalancers",
+        source="https://techdocs.akamai.com/cloud-computing/docs/clients-ip-address-pass-through",
+    ),
+    Row(
+        name="scaleway",
+        effect=Effect.HIDES,
+        of="Scaleway",
+        classes=_UNCLASSED,
+        cloud="scaleway",
+        says=_OWN_CONNECTIONS,
+        source="https://www.scaleway.com/en/docs/configure-proxy-protocol-with-a-load-balancer",
+    ),
+    Row(
+        name="oracle",
+        effect=Effect.HIDES,
+        of="Oracle Cloud LB",
+        where=(Where(key=_ORACLE_TYPE, not_in=("nlb",)),),
+        classes=_UNCLASSED,
+        cloud="oci",
+        says=_OWN_CONNECTIONS,
+        source=_ORACLE,
+    ),
+    Row(
+        name="oracle-nlb-preserve-off",
+        effect=Effect.HIDES,
+        of="Oracle Cloud NLB",
+        where=(
+            Where(key=_ORACLE_TYPE, is_in=("nlb",)),
+            Where(key="oci-network-load-balancer.oraclecloud.com/is-preserve-source", is_in=("false", "0", "f")),
+        ),
+        classes=_UNCLASSED,
+        says="is-preserve-source is false: nodes see the NLB's address",
+        source=_ORACLE_CCM,
+    ),
+    Row(
+        name="azure-private-link",
+        effect=Effect.HIDES,
+        of="Azure Private Link Service",
+        where=(Where(key=_AZURE_LINK, is_in=("true",)), Where(key=_AZURE_LINK_PROXY, not_in=("true",))),
+        classes=_UNCLASSED,
+        says="who comes through the Private Link Service has one of its NAT addresses",
+        source=_AZURE_LINK_GUIDE,
     ),
     Row(
         name="huawei-transparent-off",
         effect=Effect.HIDES,
         of="Huawei Cloud ELB",
-        where=(Where(key="kubernetes.io/elb.enable-transparent-client-ip", is_in=("false",)),),
+        where=(
+            Where(
+                key="kubernetes.io/elb.enable-transparent-client-ip",
+                alias="kubernetes.io/elb.transparent-client-ip",
+                is_in=("false",),
+            ),
+        ),
         classes=_UNCLASSED,
-        says="enable-transparent-client-ip is false: nodes see the ELB's address",
-        source="https://support.huaweicloud.com/intl/en-us/usermanual-cce/cce_10_0385.html",
+        says="transparent-client-ip is false: nodes see the ELB's address",
+        source="https://support.huaweicloud.com/intl/en-us/usermanual-cce/cce_10_0916.html",
     ),
     Row(
         name="huawei-layer-7",
@@ -415,13 +532,13 @@ ROWS: Final = (
                 "cilium-shared",
                 "Cilium LB IPAM",
                 "lbipam.cilium.io/sharing-key",
-                "https://docs.cilium.io/en/stable/network/lb-ipam/#sharing-keys",
+                _CILIUM,
             ),
             (
                 "cilium-io-shared",
                 "Cilium LB IPAM",
                 "io.cilium/lb-ipam-sharing-key",
-                "https://docs.cilium.io/en/v1.14/network/lb-ipam/#sharing-keys",
+                _CILIUM,
             ),
         )
     ),
@@ -487,6 +604,15 @@ ROWS: Final = (
         source=_ALIBABA_GUIDE,
     ),
     Row(
+        name="oracle-nlb",
+        effect=Effect.NEEDS,
+        of="Oracle Cloud NLB",
+        where=(Where(key=_ORACLE_TYPE, is_in=("nlb",)),),
+        classes=_UNCLASSED,
+        says="the NLB keeps the client's IP up to the node, under Local alone",
+        source=_ORACLE_CCM,
+    ),
+    Row(
         name="azure",
         effect=Effect.NEEDS,
         of="Azure Load Balancer",
@@ -515,7 +641,7 @@ ROWS: Final = (
     ),
 )
 _ORDERED: Final = tuple(row for effect in Effect for row in ROWS if row.effect is effect)
-READ: Final = frozenset(where.key for row in ROWS for where in row.where)
+READ: Final = frozenset(key for row in ROWS for where in row.where for key in (where.key, where.alias) if key)
 """The annotations that the table reads."""
 _CLASSES: Final = frozenset(each for row in ROWS for each in row.classes or () if each)
 _CLOUDS: Final = frozenset(row.cloud for row in ROWS if row.cloud)

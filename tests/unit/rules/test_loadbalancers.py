@@ -28,7 +28,7 @@ def fulfilled(where: Where) -> str | None:
         return f"first=1, {where.has}"
     if where.begins:
         return f"tcp:22,{where.begins[0].upper()}443"
-    return "yes" if where.is_set else None
+    return "yes" if where.is_set else "off" if where.is_not else None
 
 
 def annotations_of(row: Row) -> dict[str, str]:
@@ -66,6 +66,20 @@ def test_a_row_has_a_source_and_stands_in_the_documentation(row: Row) -> None:
 def test_the_documentation_shows_no_other_row() -> None:
     shown = [each for each in PAGE.read_text().splitlines() if each.startswith("| `")]
     assert sorted(shown) == sorted(map(line, ROWS))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if any(where.alias for where in row.where)], ids=lambda row: row.name
+)
+def test_an_older_name_counts_where_the_newer_one_is_absent(row: Row) -> None:
+    aliases = {where.key: where.alias for where in row.where if where.alias}
+    newer = annotations_of(row)
+    older = {aliases.get(key, key): value for key, value in newer.items()}
+    load_balancer_class = row.classes[-1] if row.classes else ""
+    assert row.matches(older, load_balancer_class, row.cloud)
+    assert fact_of(older, load_balancer_class, row.cloud) == fact_of(newer, load_balancer_class, row.cloud)
+    for key in aliases.keys() & newer.keys():
+        assert not row.matches({**older, key: ""}, load_balancer_class, row.cloud)
 
 
 def test_names_are_given_once() -> None:
