@@ -57,6 +57,61 @@ def test_audit_says_what_would_be_patched() -> None:
     assert len(element["wouldPatch"]) == 2
 
 
+def test_the_last_line_counts_each_decision_once() -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "gateway",
+            "namespace": "shop",
+            "labels": {"istio": "ingressgateway"},
+            "annotations": {"service.beta.kubernetes.io/aws-load-balancer-proxy-protocol": "*"},
+        },
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+    }
+    header = POD.replace("name: web,", "name: header, labels: {client-ip.dev/method: x-forwarded-for},")
+    header = header.replace("general", "legacy")
+    given = "---\n".join((POD, header, yaml.safe_dump(service)))
+    printed = run("check", "--state", CLUSTER, "--policy", "examples/policy.yaml", "-", given=given).stdout
+    assert printed.splitlines()[-1] == "3 objects: 1 patched, 1 by X-Forwarded-For, 1 by PROXY protocol"
+
+
+@pytest.mark.parametrize(
+    ("now", "reason", "said"),
+    [
+        ("2027-03-01T00:00:00Z", "excepted", None),
+        ("2027-03-24T00:00:00Z", "excepted", "exception billing of policy default ends 2027-03-31T00:00:00Z (team-b)"),
+        ("2027-03-30T23:59:59Z", "excepted", "exception billing of policy default ends 2027-03-31T00:00:00Z (team-b)"),
+        ("2027-03-31T00:00:00Z", "incompatible-nodes", "exception billing of policy default ended "),
+        ("2029-01-01T00:00:00+08:00", "incompatible-nodes", "exception billing of policy default ended "),
+    ],
+    ids=["live", "a week before its end", "its last second", "its end", "long after it"],
+)
+def test_an_exception_at_another_time(tmp_path: Path, now: str, reason: str, said: str | None) -> None:
+    """What the webhook will say then: nothing while it is live, a note in its last week, beside the loss after it."""
+    exception = {
+        "name": "billing",
+        "selector": {"matchLabels": {"app": "billing"}},
+        "owner": "team-b",
+        "reason": "reads PROXY",
+        "expires": "2027-03-31T00:00:00Z",
+    }
+    policy = {
+        "apiVersion": "client-ip.dev/v1alpha1",
+        "kind": "ClientIPPolicy",
+        "metadata": {"name": "default"},
+        "spec": {"mode": "Enforce", "exceptions": [exception]},
+    }
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    pod = POD.replace("name: web,", "name: billing, labels: {app: billing},").replace("general", "legacy")
+    arguments = ("--state", CLUSTER, "--policy", str(tmp_path / "policy.yaml"), "--now", now, "-")
+    (element,) = elements(*arguments, given=pod)
+    assert element["reason"] == reason
+    notes = [note for note in element.get("notes", []) if "exception" in note]
+    assert [note.startswith(said or "") for note in notes] == [True] * (said is not None)
+    assert (said is not None) == (f"! {said}" in run("check", *arguments, given=pod).stdout)
+
+
 def test_yaml_is_fit_to_be_applied() -> None:
     config = 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {note: "y", port: "0123", text: "a\\nb"}\n'
     deployment = {

@@ -112,6 +112,7 @@ _COUNTED: Final = (
     "would be patched (audit)",
     "preserved as they are",
     "by X-Forwarded-For",
+    "by PROXY protocol",
     "would lose the client's IP",
     "would lose the client's IP (audit)",
     "waived",
@@ -129,13 +130,13 @@ def _counted(decision: Decision) -> str:
         case Outcome.PRESERVED:
             return _COUNTED[2]
         case Outcome.HEADER:
-            return _COUNTED[3]
+            return _COUNTED[4 if decision.reason is Reason.PROXY_PROTOCOL else 3]
         case Outcome.LOST:
-            return _COUNTED[4] if decision.mode is Mode.ENFORCE else _COUNTED[5]
+            return _COUNTED[5] if decision.mode is Mode.ENFORCE else _COUNTED[6]
         case Outcome.WAIVED:
-            return _COUNTED[6]
-        case Outcome.NOT_ASKED:
             return _COUNTED[7]
+        case Outcome.NOT_ASKED:
+            return _COUNTED[8]
 
 
 def lost(rows: Rows) -> Iterator[tuple[Subject, Decision]]:

@@ -34,7 +34,7 @@ MEANINGS: Final = {
     Advice.AT_RISK: "preserved now, and not for the next pod",
     Advice.RESTART: "lost now, preserved after a restart",
     Advice.CHANGE: "lost now and after a restart",
-    Advice.HEADER: "the application must read X-Forwarded-For",
+    Advice.HEADER: "the IP is in a header: X-Forwarded-For, or PROXY at a gateway",
     Advice.EXCEPTED: "waived for a time, the one that ends first in front",
     Advice.OPTED_OUT: "its label says no",
     Advice.PRESERVED: "the application sees its caller",
