@@ -16,6 +16,7 @@ from tests.cli.command import run
 from tests.deploy.manifests import only, render
 from tests.parts.api import Api, ApiError
 from tests.parts.kube import ControlPlane
+from tests.parts.relay import WRITES, Relay
 from webhook.facts.cluster import open_cluster
 from webhook.rules.decision import Outcome, Reason
 from webhook.running.as_report import APIS, LABELS, NAME, OPEN_REPORTS, POLICY_REPORT, ReportAPI
@@ -98,9 +99,10 @@ def publish(
     at: datetime = AT,
     rate: float = 1000,
     events: bool = False,
+    kubeconfig: Path | None = None,
 ) -> Written:
     async def work() -> Written:
-        async with open_cluster(str(plane.kubeconfig)) as cluster:
+        async with open_cluster(str(kubeconfig or plane.kubeconfig)) as cluster:
             publisher = Publisher(cluster, kind, writes_per_second=rate)
             scope = Scope(source="test", namespaces=list(namespaces))
             return await publisher.publish(rows, scope, at=at, events=events)
@@ -243,6 +245,36 @@ def test_writes_come_slowly(control_plane: ControlPlane, api: Api) -> None:
     written = publish(control_plane, OPEN_REPORTS, [row(each, "web") for each in places], *places, rate=5)
     assert written.created == 6
     assert time.monotonic() - begun >= 1.0
+
+
+def test_a_busy_api_server_says_when_to_come_back(control_plane: ControlPlane, api: Api, tmp_path: Path) -> None:
+    """429 with Retry-After: the same write comes again, not sooner; who wants to be left alone for long is."""
+    serve(api, {"OpenReports"})
+    places = [namespace(api) for _ in range(2)]
+    rows = [row(each, "web") for each in places]
+    refused: set[str] = set()
+
+    def once(method: str, path: str) -> int | None:
+        """Refuse the first write of each report for a second."""
+        if method not in WRITES or path in refused:
+            return None
+        refused.add(path)
+        return 1
+
+    with Relay(control_plane, tmp_path, refuse=once) as relay:
+        written = publish(control_plane, OPEN_REPORTS, rows, *places, kubeconfig=relay.kubeconfig)
+        assert (written.created, written.failed) == (2, [])
+        for place in places:
+            first, second = relay.writes(OPEN_REPORTS.path(place))
+            assert (first.refused, second.refused) == (True, False)
+            assert second.at - first.at >= 1.0
+    changed = [row(each, "api") for each in places]
+    with Relay(control_plane, tmp_path, refuse=lambda method, _: 3600 if method in WRITES else None) as relay:
+        written = publish(control_plane, OPEN_REPORTS, changed, *places, kubeconfig=relay.kubeconfig)
+        assert len(relay.writes("/apis/")) == 1, "nothing more is sent to who asked for an hour"
+    assert (written.updated, len(written.failed)) == (0, 2)
+    assert written.failed[0] == f"{min(places)}/client-ip: 429: too many requests"
+    assert publish(control_plane, OPEN_REPORTS, changed, *places).updated == 2, "the next run does what is left"
 
 
 def test_a_loss_that_is_new_makes_one_event_on_its_workload(control_plane: ControlPlane, api: Api) -> None:

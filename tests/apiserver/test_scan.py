@@ -1,7 +1,9 @@
 """`client-ip scan` of a live cluster: what runs in it, who may read what, and who else writes a gateway."""
 
 import json
+import re
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +15,17 @@ from tests.apiserver.deployed import namespace_of, render
 from tests.cli.command import run
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
+from tests.parts.relay import Relay
 from tests.serve.conftest import CLUSTER
+from tests.unit.cli.test_printing import at_terminal
 
 INJECTOR: Final = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
+SCAN: Final = """
+import sys
+from webhook.cli.main import main
+sys.argv = ["client-ip", "scan", *{arguments!r}]
+main()
+"""
 PAUSE: Final = {"name": "app", "image": "registry.example.com/app:1"}
 
 
@@ -221,6 +231,39 @@ def test_who_else_writes_a_gateway_is_named(control_plane: ControlPlane, facts: 
     names = {(each["name"], each["operation"]) for each in row["gateway"]["managers"]}
     assert ("argocd-controller", "Apply") in names
     assert any("by server-side apply, and will again" in warning for warning in row["gateway"]["warnings"])
+
+
+def test_it_says_who_looked(control_plane: ControlPlane, facts: Api, shop: str) -> None:
+    """As the API server calls them: whatever the kubeconfig's user is called."""
+    scope = scanned(control_plane, "-n", shop)["scope"]
+    assert (scope["user"], scope["context"]) == ("admin", "test")
+    page = run("scan", "--kubeconfig", str(control_plane.kubeconfig), "-n", shop, "-o", "html").stdout
+    assert "<dt>By</dt><dd>admin, context test</dd>" in page
+    assert f"<dt>Cluster</dt><dd>{scope['cluster']}</dd>" in page
+
+
+def test_a_terminal_sees_how_far_it_is(control_plane: ControlPlane, facts: Api, shop: str, tmp_path: Path) -> None:
+    """The list of pods is held until the terminal shows that pods are read, after a first page that was refused."""
+    seen, refused = threading.Event(), threading.Event()
+
+    def hold(_: str, path: str) -> None:
+        if path.startswith("/api/v1/pods?") and refused.is_set():
+            seen.wait(50)
+
+    def busy(_: str, path: str) -> int | None:
+        if not path.startswith("/api/v1/pods?") or refused.is_set():
+            return None
+        refused.set()
+        return 1
+
+    with Relay(control_plane, tmp_path, refuse=busy, held=hold) as relay:
+        program = SCAN.format(arguments=["--kubeconfig", str(relay.kubeconfig), "--output-file", str(tmp_path / "out")])
+        shown = at_terminal(program, 100, seen=lambda text: seen.set() if "reading " in text else None)
+    assert seen.is_set()
+    assert refused.is_set()
+    assert "━" in shown, "a bar"
+    assert re.search(r"reading \w+: \d+", shown)
+    assert "workload" in (tmp_path / "out").read_text()
 
 
 def test_a_cluster_that_does_not_answer_is_no_verdict(tmp_path: Path) -> None:

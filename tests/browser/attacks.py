@@ -44,7 +44,7 @@ def attacked() -> Mapping[str, Scan]:
     for place, bad in changed.items():
         found[place] = scan(4, more=(bad,))
     base = scan(4)
-    scope = Scope(source=_TEXT, cluster=_TEXT, namespaces=[_TEXT], unreadable={_TEXT: _TEXT})
+    scope = Scope(source=_TEXT, cluster=_TEXT, user=_TEXT, context=_TEXT, namespaces=[_TEXT], unreadable={_TEXT: _TEXT})
     use = ExceptionUse(state=ExceptionState.ENDED, exception=waived, covers=1)
     found["scope"] = msgspec.structs.replace(base, scope=scope)
     found["exceptions"] = msgspec.structs.replace(base, exceptions=[use], compared=_TEXT, version=_TEXT)

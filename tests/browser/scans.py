@@ -131,6 +131,8 @@ def scan(size: int, *, more: tuple[Row, ...] = (), unreadable: dict[str, str] | 
         scope=Scope(
             source="https://10.0.0.1:6443",
             cluster="7d1c9a52-8c1e-4f7e-9d5e-0f3c2b1a9e77",
+            user="alice@example.com",
+            context="production",
             unreadable={"vault": "403: pods is forbidden"} if unreadable is None else unreadable,
         ),
         counts=preserved,

@@ -116,6 +116,17 @@ def test_the_commands_are_copied_whole(reader: Reader, report: str) -> None:
     assert_silent(opened)
 
 
+def test_it_says_who_made_it_when_of_what_and_with_what(reader: Reader, report: str) -> None:
+    opened = reader.open(report, java_script_enabled=False)
+    names = opened.page.locator("header dl.about dt").all_inner_texts()
+    said = dict(zip(names, opened.page.locator("header dl.about dd").all_inner_texts(), strict=True))
+    assert said["By"] == "alice@example.com, context production"
+    assert said["Scanned"] == "2026-06-01 09:30 UTC"
+    assert said["Source"] == "https://10.0.0.1:6443"
+    assert said["Cluster"] == "7d1c9a52-8c1e-4f7e-9d5e-0f3c2b1a9e77"
+    assert said["Made with"].startswith("client-ip 1.0.0")
+
+
 def test_without_script_everything_is_there(reader: Reader, report: str) -> None:
     opened = reader.open(report, java_script_enabled=False)
     assert opened.page.locator("#groups tbody tr").count() == SIZE

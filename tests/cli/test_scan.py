@@ -68,6 +68,20 @@ def test_a_baseline_says_what_is_new(dump: Path, tmp_path: Path) -> None:
     assert found["compared"] == "since 2026-06-01 12:00 UTC: 1 new, 2 unchanged"
 
 
+def test_a_baseline_says_what_is_resolved_and_what_cannot_be_compared(dump: Path, tmp_path: Path) -> None:
+    before, less = tmp_path / "before.json", tmp_path / "less.yaml"
+    run("scan", "--state", CLUSTER, "--state", str(dump), *NOW, "-o", "json", "--output-file", str(before))
+    less.write_text(yaml.safe_dump(workload("old", LEGACY)))
+    state = ("--state", CLUSTER, "--state", str(less), "--baseline", str(before), *NOW)
+    printed = run("scan", *state, "--fail-on", "new").stdout
+    assert "since 2026-06-01 12:00 UTC: 1 unchanged, 1 resolved\n" in printed
+    assert "No more, or not comparable (1)\n  resolved: shop deployment/web: already-injected\n" in printed
+    # A scan of another namespace says nothing of shop.
+    printed = run("scan", *state, "-n", "plain", "--fail-on", "new").stdout
+    assert "since 2026-06-01 12:00 UTC: 2 not comparable\n" in printed
+    assert "  not-comparable: shop deployment/web: already-injected\n" in printed
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -130,6 +144,10 @@ def test_an_opt_out_of_a_namespace_that_ended_is_named_and_changes_nothing(tmp_p
     assert "live: ends" not in printed
     found = json.loads(run(*arguments, "-o", "json").stdout)["namespaceOptOuts"]
     assert [(each["namespace"], each["state"]) for each in found] == [("ended", "ended"), ("live", "live")]
+    for form in ("csv", "markdown", "junit"):
+        form_of = run(*arguments, "-o", form).stdout
+        assert "ended 2020-01-31 00:00 UTC" in form_of
+        assert "live" not in form_of
     page = run(*arguments, "-o", "html").stdout
     assert "&lt;b&gt;team" in page
     assert "<b>team" not in page

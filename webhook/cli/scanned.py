@@ -8,8 +8,7 @@ from rich.text import Text
 
 from webhook.cli.printing import Cell, print_table, say, styled
 from webhook.rules.decision import ADVICE, Outcome
-from webhook.rules.ends import End
-from webhook.running.findings import ExceptionState, ExceptionUse, NamespaceOptOut, Row, Scan
+from webhook.running.findings import ExceptionUse, NamespaceOptOut, Row, Scan, to_look_at
 from webhook.running.grouping import Group, GroupBy, grouped
 from webhook.running.restart import block
 from webhook.running.verdicts import Advice, Verdict
@@ -43,8 +42,9 @@ def print_scan(out: Console, scan: Scan, by: GroupBy) -> None:
         say(out, styled(f"No more, or not comparable ({len(scan.resolved)})", "bold"))
         for row in scan.resolved:
             say(out, f"  {row.change}: {row.namespace} {row.called}: {row.reason}")
-    _print_exceptions(out, scan.exceptions)
-    _print_opt_outs(out, [each for each in scan.namespace_opt_outs if each.state is not End.LIVE])
+    uses, outs = to_look_at(scan)
+    _print_exceptions(out, uses)
+    _print_opt_outs(out, outs)
 
 
 def _print_group(out: Console, scan: Scan, group: Group) -> None:
@@ -99,8 +99,7 @@ def _print_block(out: Console, rows: Sequence[Row]) -> None:
             out.print(styled(f"    {line}", ""), soft_wrap=True)
 
 
-def _print_exceptions(out: Console, uses: Sequence[ExceptionUse]) -> None:
-    noted = [use for use in uses if use.state is not ExceptionState.LIVE]
+def _print_exceptions(out: Console, noted: Sequence[ExceptionUse]) -> None:
     if noted:
         say(out)
         say(out, styled(f"Exceptions to look at ({len(noted)})", "bold"))

@@ -129,6 +129,8 @@ class Access:
     proxy: str | None = None
     namespace: str = ""
     """Of the context, or of the pod that this runs in; empty where it names none."""
+    context: str = ""
+    """The kubeconfig's context; empty in a pod."""
     impersonation: Impersonation = NOBODY_ELSE
     authorization: Callable[[], str | None] = lambda: None
     """Returns the header's value as it is now; reads files, so it blocks."""
@@ -222,6 +224,7 @@ def _from_files(source: Source) -> Access:
         server_name=cluster.get("tls-server-name") or None,
         proxy=_usable(cluster.get("proxy-url")) or _environment_proxy(configuration),
         namespace=context.get("namespace") or "",
+        context=name,
         impersonation=_checked(replace(impersonation, groups=source.impersonation.groups or impersonation.groups)),
         authorization=lambda: _header(configuration),
     )

@@ -16,11 +16,15 @@ import msgspec
 from certs.kube import KubeError
 from webhook.facts.access import NOBODY_ELSE, Impersonation
 from webhook.facts.collect import Collector
-from webhook.facts.kube import SILENCE_SECONDS, GoneError, KubeClient, connect
+from webhook.facts.kube import SILENCE_SECONDS, BusyError, GoneError, KubeClient, connect
 from webhook.facts.watch import ClusterSource
 from webhook.rules import wellknown
 
 COLLECT_SECONDS: Final = 30.0
+BUSY_SECONDS: Final = 30.0
+"""The longest Retry-After that a list waits for."""
+BUSY_ATTEMPTS: Final = 9
+"""How often a busy API server is asked again; client-go tries ten times in all."""
 PAGE: Final = 500
 """Objects in one answer to a list: what kubectl asks for as well."""
 
@@ -35,6 +39,18 @@ class _ListMeta(msgspec.Struct, frozen=True, rename={"resume": "continue"}):
 
 class _Page(msgspec.Struct, frozen=True):
     metadata: _ListMeta = _ListMeta()
+
+
+class _UserInfo(msgspec.Struct, frozen=True):
+    username: str = ""
+
+
+class _ReviewStatus(msgspec.Struct, frozen=True, rename="camel"):
+    user_info: _UserInfo = _UserInfo()
+
+
+class _Review(msgspec.Struct, frozen=True):
+    status: _ReviewStatus = _ReviewStatus()
 
 
 _page: Final = msgspec.json.Decoder(_Page)
@@ -55,6 +71,25 @@ class Cluster:
     def namespace(self) -> str:
         """The namespace of the kubeconfig's context, or of the pod that this runs in; `default` where it names none."""
         return self.client.namespace or "default"
+
+    @property
+    def context(self) -> str:
+        """The kubeconfig's context; empty in a pod."""
+        return self.client.access.context
+
+    async def user(self) -> str:
+        """
+        Return who the API server takes us for (SelfSubjectReview); empty where it does not say.
+
+        Everybody who is authenticated may ask (`system:basic-user`):
+        https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review
+        """
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        try:
+            answer = await self.client.request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body=body)
+            return msgspec.json.decode(answer, type=_Review).status.user_info.username
+        except (KubeError, msgspec.MsgspecError):
+            return ""
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """
@@ -83,7 +118,7 @@ class Cluster:
         asked = {**(query or {}), "limit": str(limit)}
         while True:
             try:
-                answer = await self.get(path, asked)
+                answer = await self._page(path, asked)
             except GoneError as error:
                 if not error.resume or asked.get("continue") == error.resume:
                     raise
@@ -94,6 +129,17 @@ class Cluster:
             if not resume:
                 return
             asked["continue"] = resume
+
+    async def _page(self, path: str, asked: Mapping[str, str]) -> bytes:
+        """Return a page; an API server that is busy is asked again when it says so, as client-go does."""
+        for _ in range(BUSY_ATTEMPTS):
+            try:
+                return await self.get(path, asked)
+            except BusyError as error:
+                if error.retry_after_seconds > BUSY_SECONDS:
+                    raise
+                await asyncio.sleep(max(error.retry_after_seconds, 1.0))
+        return await self.get(path, asked)
 
     def stream(
         self, path: str, query: Mapping[str, str] | None = None, *, follow: bool = False

@@ -1,11 +1,16 @@
-"""A scan as CSV: one line for each row, always the same columns."""
+"""
+A scan as CSV: one line for each row, always the same columns.
+
+Exceptions and opt-outs of namespaces that are to be looked at come last: their kind is the object that they stand in.
+"""
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Final
 
-from webhook.running.findings import Row, Scan
-from webhook.running.words import notes
+from webhook.running.findings import Row, Scan, to_look_at
+from webhook.running.words import exception_said, notes, opt_out_said
 
 HEAD: Final = (
     "fingerprint",
@@ -42,7 +47,32 @@ def as_csv(scan: Scan) -> str:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(HEAD)
     writer.writerows([_safe(cell) for cell in _cells(row)] for row in (*scan.rows, *scan.resolved))
+    writer.writerows([_safe(cells.get(head, "")) for head in HEAD] for cells in _ends(scan))
     return text.getvalue()
+
+
+def _ends(scan: Scan) -> Iterator[dict[str, str]]:
+    uses, outs = to_look_at(scan)
+    for use in uses:
+        yield {
+            "kind": "ClientIPPolicy",
+            "name": use.exception.policy,
+            "advice": f"exception-{use.state}",
+            "owner": use.exception.owner,
+            "exception": use.exception.name,
+            "expires": use.exception.expires.isoformat(),
+            "notes": exception_said(use),
+        }
+    for out in outs:
+        yield {
+            "namespace": out.namespace,
+            "kind": "Namespace",
+            "name": out.namespace,
+            "advice": f"opt-out-{out.state}",
+            "owner": out.owner,
+            "expires": out.until.isoformat(),
+            "notes": opt_out_said(out),
+        }
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -152,12 +152,14 @@ def _about(scan: Scan) -> Iterator[str]:
     namespaces = "all namespaces" if scope.namespaces is None else ", ".join(scope.namespaces[:20])
     left = len(scope.namespaces or ()) - 20
     more = f" and {left} more" if left > 0 else ""
+    by = scope.user or ("somebody" if scope.context else "")
     about = {
         "Scanned": f"{scan.time:%Y-%m-%d %H:%M} UTC",
+        "By": f"{by}, context {scope.context}" if scope.context else by,
         "Source": scope.source,
         "Cluster": scope.cluster,
         "Scope": f"{namespaces}{more}, {scan.counts.pods} pods",
-        "Policy": "the code that decides admission, client-ip " + scan.version,
+        "Made with": f"client-ip {scan.version}, by the code that decides admission",
     }
     yield '<dl class="about">'
     yield from (f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in about.items() if value)

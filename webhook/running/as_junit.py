@@ -1,13 +1,17 @@
-"""A scan as JUnit XML: a suite for each namespace, a case for each workload, a failure where the IP is lost."""
+"""
+A scan as JUnit XML: a suite for each namespace, a case for each workload, a failure where the IP is lost.
+
+Exceptions and opt-outs of namespaces that are to be looked at are suites of skipped cases: they fail nothing.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from webhook.running.findings import Change, Row, Scan
+from webhook.running.findings import Change, Row, Scan, to_look_at
 from webhook.running.grouping import GroupBy, grouped
-from webhook.running.words import notes
+from webhook.running.words import exception_said, notes, opt_out_said
 
 _NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 can't hold, not even escaped: https://www.w3.org/TR/xml/#charsets."""
@@ -43,11 +47,31 @@ def as_junit(scan: Scan, *, new_only: bool = False) -> str:
         suite = _element(root, "testsuite", name=what, tests="1", failures="0", errors="1", skipped="0")
         case = _element(suite, "testcase", classname=what, name="readable")
         _element(case, "error", type="unreadable", message=why)
-    root.set("tests", str(len(scan.rows) + len(scan.scope.unreadable)))
+    ends = _ends(root, scan)
+    root.set("tests", str(len(scan.rows) + len(scan.scope.unreadable) + ends))
     root.set("failures", str(failures))
     root.set("errors", str(len(scan.scope.unreadable)))
+    root.set("skipped", str(ends))
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _ends(root: ET.Element, scan: Scan) -> int:
+    """Add what ends, has ended or covers nothing, and return how many they are."""
+    uses, outs = to_look_at(scan)
+    exceptions = [
+        (f"policy {use.exception.policy}", use.exception.name, use.state.value, exception_said(use)) for use in uses
+    ]
+    namespaces = [(out.namespace, "opt-out", out.state.value, opt_out_said(out)) for out in outs]
+    for name, cases in (("exceptions", exceptions), ("opt-outs of namespaces", namespaces)):
+        if not cases:
+            continue
+        count = str(len(cases))
+        suite = _element(root, "testsuite", name=name, tests=count, failures="0", errors="0", skipped=count)
+        for classname, called, state, said in cases:
+            case = _element(suite, "testcase", classname=classname, name=called)
+            _element(case, "skipped", message=f"{state}: {said}")
+    return len(exceptions) + len(namespaces)
 
 
 def _fails(row: Row, *, new_only: bool) -> bool:

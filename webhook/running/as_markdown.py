@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from webhook.running.findings import Row, Scan
+from webhook.running.findings import Row, Scan, to_look_at
 from webhook.running.grouping import GroupBy, grouped
 from webhook.running.restart import block
 from webhook.running.verdicts import Advice, Verdict
-from webhook.running.words import notes
+from webhook.running.words import exception_said, notes, opt_out_said
 
 ROWS: Final = 60
 """Rows in all: GitHub takes comments of 65,536 characters, and nobody reads more."""
@@ -49,6 +49,23 @@ def _lines(scan: Scan, by: GroupBy) -> Iterator[str]:
             yield from _block(group.rows)
     if by is not GroupBy.ADVICE:
         yield from _block(scan.rows)
+    yield from _ends(scan)
+
+
+def _ends(scan: Scan) -> Iterator[str]:
+    """Yield the exceptions and opt-outs of namespaces that are to be looked at."""
+    uses, outs = to_look_at(scan)
+    named = [(use, f"{_code(use.exception.name)} of policy {_code(use.exception.policy)}") for use in uses]
+    exceptions = [f"{use.state}: {name}: {_text(exception_said(use))}" for use, name in named]
+    namespaces = [f"{out.state}: {_code(out.namespace)}: {_text(opt_out_said(out))}" for out in outs]
+    for title, lines in (("Exceptions", exceptions), ("Opt-outs of namespaces", namespaces)):
+        if lines:
+            yield ""
+            yield f"### {title} to look at ({len(lines)})"
+            yield ""
+            yield from (f"- {line}" for line in lines[:ROWS])
+            if len(lines) > ROWS:
+                yield f"- and {len(lines) - ROWS} more"
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

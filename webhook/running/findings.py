@@ -19,6 +19,8 @@ from webhook.running.verdicts import Advice, Verdict, Waiver
 FORMAT: Final = "client-ip-scan/v1"
 OWNER_LIMIT: Final = 100
 """Characters of an owner that are kept: a tenant writes the annotation, and reports hold thousands."""
+WHO_LIMIT: Final = 200
+"""Characters of the user and the context that are kept: an identity provider may write long ones."""
 NAMES: Final = 3
 """Pods and nodes that a row names of those that it counts."""
 ENDING_DAYS: Final = 30
@@ -172,6 +174,10 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Where the objects came from: the API server's address, or the files."""
     cluster: str = ""
     """The uid of the namespace kube-system, which tells one cluster from another; empty where it is not known."""
+    user: str = ""
+    """Who looked, as the API server calls them; empty of files."""
+    context: str = ""
+    """Of the kubeconfig that was used; empty in a pod and of files."""
     namespaces: list[str] | None = None
     """None: all of them."""
     unreadable: dict[str, str] = {}
@@ -221,6 +227,13 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     sentence: str = ""
     compared: str = ""
     """What the baseline says, in one sentence; empty without one."""
+
+
+def to_look_at(scan: Scan) -> tuple[list[ExceptionUse], list[NamespaceOptOut]]:
+    """Return the exceptions and the namespaces' opt-outs that end soon, have ended, or cover nothing."""
+    uses = [use for use in scan.exceptions if use.state is not ExceptionState.LIVE]
+    outs = [each for each in scan.namespace_opt_outs if each.state is not End.LIVE]
+    return uses, outs
 
 
 def fingerprint(namespace: str, kind: str, name: str, reason: str) -> str:

@@ -25,7 +25,7 @@ from webhook.running.findings import Row, Scope
 
 WRITES_PER_SECOND: Final = 5.0
 BUSY_SECONDS: Final = 30.0
-"""The longest pause that an API server's Retry-After is obeyed for; the next run will do what is left."""
+"""The longest Retry-After that is waited for; beyond it nothing more is sent, and the next run does what is left."""
 ATTEMPTS: Final = 5
 PAGE: Final = 100
 """Reports in a page: each may have 300 kB."""
@@ -111,6 +111,8 @@ class Publisher:
     writes_per_second: float = WRITES_PER_SECOND
     _next: float = 0.0
     """Monotonic: when the next write may be sent."""
+    _busy: BusyError | None = None
+    """What the API server said last, where it wants to be left alone for longer than we wait."""
 
     async def publish(self, rows: Sequence[Row], scope: Scope, *, at: datetime, events: bool = False) -> Written:
         """
@@ -236,6 +238,8 @@ class Publisher:
     async def _send(self, request: Callable[[], Awaitable[bytes]]) -> None:
         """Send a write when its turn has come; an API server that is busy says when to come back."""
         for attempt in range(1, ATTEMPTS + 1):
+            if self._busy is not None:
+                raise self._busy
             pause = self._next - time.monotonic()
             if pause > 0:
                 await asyncio.sleep(pause)
@@ -243,9 +247,12 @@ class Publisher:
             try:
                 await request()
             except BusyError as error:
+                if error.retry_after_seconds > BUSY_SECONDS:
+                    self._busy = error
                 if attempt == ATTEMPTS:
                     raise
-                await asyncio.sleep(min(max(error.retry_after_seconds, 1.0), BUSY_SECONDS))
+                if self._busy is None:
+                    await asyncio.sleep(max(error.retry_after_seconds, 1.0))
             else:
                 return
 

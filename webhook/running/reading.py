@@ -14,8 +14,9 @@ import msgspec
 
 from certs.kube import NotFoundError, RefusedError
 from webhook.facts.cluster import Cluster
+from webhook.rules.decision import one_line
 from webhook.rules.objects import GROUPS
-from webhook.running.findings import Scope
+from webhook.running.findings import WHO_LIMIT, Scope
 from webhook.running.fold import Fold
 from webhook.running.objects import LISTED, WORKLOADS, Key, RunningNamespace, RunningPod, RunningService
 
@@ -106,6 +107,8 @@ class ClusterReader:
         return Scope(
             source=self.cluster.server,
             cluster=cluster_uid,
+            user=one_line(await self.cluster.user(), WHO_LIMIT),
+            context=one_line(self.cluster.context, WHO_LIMIT),
             namespaces=sorted(namespaces) if namespaces is not None else None,
             unreadable=dict(sorted(self.unreadable.items())),
         )

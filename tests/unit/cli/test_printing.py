@@ -4,7 +4,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -63,8 +63,14 @@ def _terminal(columns: int) -> Iterator[tuple[int, int]]:
         os.close(main)
 
 
-def at_terminal(program: str, columns: int, environment: Mapping[str, str] | None = None) -> str:
-    """Return what the program writes to a terminal of that many columns."""
+def at_terminal(
+    program: str,
+    columns: int,
+    environment: Mapping[str, str] | None = None,
+    *,
+    seen: Callable[[str], object] = lambda _: None,
+) -> str:
+    """Return what the program writes to a terminal of that many columns; *seen* is told all of it as it comes."""
     with _terminal(columns) as (main, terminal):
         child = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -83,6 +89,7 @@ def at_terminal(program: str, columns: int, environment: Mapping[str, str] | Non
             if not more:
                 break
             found += more
+            seen(found.decode(errors="replace"))
         assert child.wait(30) == 0, found
     return found.decode()
 
