@@ -11,6 +11,7 @@ RENDERED: Final = {
     "rbac": ("rbac", "--tls-secret", "client-ip-webhook-tls"),
     "guard": ("guard", "--mode", "Deny"),
     "final state": ("final-state", "--mode", "Warn", "--deny-late-annotation"),
+    "final state, policies' gateways": ("final-state", "--policy", "tests/deploy/policies.yaml"),
     "guard, all options": ("guard", "--redirect", "--controller", "system:serviceaccounts:argo-rollouts"),
 }
 

@@ -7,14 +7,17 @@ alone on purpose. Istio's own injector is asked in the proof suite.
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.apiserver.deployed import Deployed, eventually, namespace_of, pod, render
 from tests.apiserver.injector import injecting
 from tests.parts.api import Api, ApiError, Reply
 from tests.parts.kube import ControlPlane
+from webhook.facts.collect import Collector
 
 POLICY: Final = "final-state.client-ip.dev"
 LATE: Final = "late-annotation.client-ip.dev"
@@ -242,6 +245,45 @@ def test_who_wants_warnings_gets_short_ones(found: Found) -> None:
         (warning,) = found.create(redirecting).warnings
         assert warning.endswith("the application sees 127.0.0.6, not its client; run client-ip explain")
         assert len(warning) <= 256
+    finally:
+        found.use()
+        found.until_found()
+
+
+OWN: Final[Sequence[tuple[dict[str, str], str, bool]]] = (
+    ({"role": "entry", "app": "gateway"}, "edge", True),
+    ({"role": "entry"}, "edge", False),
+    ({"role": "entry", "app": "gateway"}, "enabled", False),
+    ({"example.com/entry": ""}, "edge", True),
+    ({"example.com/entry": "", "example.com/internal": ""}, "edge", False),
+    ({"example.com/entry": "", "stage": "canary"}, "edge", False),
+    ({"example.com/entry": "", "stage": "live"}, "edge", True),
+    ({CLASS: "our-istio"}, "edge", False),
+    ({CLASS: "istio"}, "edge", True),
+    ({"istio": "aks-istio-ingressgateway-internal"}, "enabled", True),
+    ({}, "edge", False),
+)
+
+
+def test_gateways_are_told_as_the_webhook_tells_them(found: Found) -> None:
+    """Policies' own selectors, in the namespaces that they select: what decides admission says the same."""
+    found.namespaces["edge"] = namespace_of(found.api, f"edge-{secrets.token_hex(3)}", preserve="enabled")
+    labels = {"team": "edge", "tier": "1"}
+    found.api.patch("v1", "Namespace", found.namespaces["edge"], {"metadata": {"labels": labels}})
+    documents = list(yaml.safe_load_all(Path("tests/deploy/policies.yaml").read_text()))
+    collector = Collector(from_files=True)
+    for each in documents:
+        collector.put(each["apiVersion"], each["kind"], each)
+    in_force = collector.snapshot().policies
+    found.use("--policy", "tests/deploy/policies.yaml")
+    try:
+        first, place, _ = OWN[0]
+        eventually(lambda: found.reason(found.create(service(first), place)) == "not-local", seconds=60)
+        for own, where, want in OWN:
+            around = found.api.get("v1", "Namespace", found.namespaces[where])["metadata"]["labels"]
+            policy = in_force.for_service(around, own)
+            assert (policy is not None and policy.is_gateway(own)) == want, own
+            assert found.reason(found.create(service(own), where)) == ("not-local" if want else ""), (own, where)
     finally:
         found.use()
         found.until_found()

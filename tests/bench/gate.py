@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -76,17 +76,7 @@ def measure() -> dict[str, int]:
     measured = {}
     with _counted(write_cluster) as (server, control):
         for kind, body in bodies().items():
-            connection = _Connection(server, body)
-            for _ in range(WARM_UP):
-                connection.ask()
-            counts = []
-            for length in (SHORT, LONG):
-                control("--zero")
-                for _ in range(length):
-                    connection.ask()
-                counts.append(control.dump())
-            connection.close()
-            measured[kind] = round((counts[1] - counts[0]) / (LONG - SHORT))
+            measured[kind] = _measured(server, control, body)
     with _counted(write_hostile_cluster) as (server, control):
         for kind, body in _bombs():
             connection = _Connection(server, body)
@@ -98,12 +88,34 @@ def measure() -> dict[str, int]:
     return measured
 
 
+def cost(reviews: Mapping[str, bytes], *options: str, nodes: int) -> dict[str, int]:
+    """Return the instructions of each of *reviews*, asked of a server with these options."""
+    with _counted(write_cluster, *options, nodes=nodes) as (server, control):
+        return {kind: _measured(server, control, body) for kind, body in reviews.items()}
+
+
+def _measured(server: Server, control: "_Control", body: bytes) -> int:
+    connection = _Connection(server, body)
+    for _ in range(WARM_UP):
+        connection.ask()
+    counts = []
+    for length in (SHORT, LONG):
+        control("--zero")
+        for _ in range(length):
+            connection.ask()
+        counts.append(control.dump())
+    connection.close()
+    return round((counts[1] - counts[0]) / (LONG - SHORT))
+
+
 @contextlib.contextmanager
-def _counted(write: Callable[[Path, int], Path]) -> Iterator[tuple[Server, "_Control"]]:
+def _counted(
+    write: Callable[[Path, int], Path], *options: str, nodes: int = NODES
+) -> Iterator[tuple[Server, "_Control"]]:
     """Run the server under callgrind, with the cluster that *write* makes."""
     with tempfile.TemporaryDirectory(prefix="client-ip-gate-") as name:
         folder = Path(name)
-        state = write(folder, NODES)
+        state = write(folder, nodes)
         callgrind = [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--combine-dumps=no"),
             f"--callgrind-out-file={folder}/out",
@@ -112,6 +124,7 @@ def _counted(write: Callable[[Path, int], Path]) -> Iterator[tuple[Server, "_Con
         with Server(
             folder,
             *("--state", str(state), "--drain-seconds", "0"),
+            *options,
             environment=environment,
             prefix=callgrind,
             start_seconds=START_SECONDS,

@@ -9,6 +9,7 @@ import yaml
 
 from tests.apiserver.deployed import render as command
 from tests.deploy.manifests import CHART, NAMESPACE, RELEASE, HelmError, only, render, template
+from tests.parts.build import ROOT
 
 MODES: Final[Mapping[str, dict[str, Any]]] = {
     "secret": {},
@@ -139,6 +140,32 @@ def test_the_final_state_is_what_the_command_renders(mode: str, late: bool) -> N
     options = ["--mode", mode, "--exclude-namespace", "vault", *(["--deny-late-annotation"] if late else [])]
     assert of_kind(charted) == of_kind(command("final-state", *options))
     assert "--mark-reasons" in pod_of(charted)["spec"]["containers"][0]["args"]
+
+
+def test_gateways_are_told_by_the_policies_selectors() -> None:
+    """What the chart is given by value, the command reads in the policies themselves."""
+    stored = list(yaml.safe_load_all((ROOT / "tests/deploy/policies.yaml").read_text()))
+    built_in = yaml.safe_load((CHART / "values.yaml").read_text())["finalState"]["gateways"]
+    specs = [each["spec"] for each in sorted(stored, key=lambda each: -each["spec"]["priority"])]
+    given = [{"namespaceSelector": each["namespaceSelector"], **each["services"]} for each in specs]
+    # The built-in policy's priority is 0.
+    charted = of_kind(render({**MODES["manual"], "finalState": {"gateways": [*given, *built_in]}}))
+    assert charted == of_kind(command("final-state", "--policy", "tests/deploy/policies.yaml"))
+    assert charted != of_kind(command("final-state"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"selectors": []},
+        {"selectors": [{"matchLabels": {"a": '"b" || true'}}]},
+        {"selectors": [{"matchLabels": {'"': "b"}}]},
+    ],
+    ids=["none", "a value that is none", "a key that is none"],
+)
+def test_gateways_selectors_are_checked(bad: dict[str, Any]) -> None:
+    with pytest.raises(HelmError, match=r"gateways|propertyName"):  # helm has been seen to misname the place
+        render({**MODES["manual"], "finalState": {"gateways": [bad]}})
 
 
 def test_the_final_state_is_audited_by_default_and_refuses_nothing() -> None:

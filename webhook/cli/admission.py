@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import yaml
 
+from webhook.cli.cel import gateways
+from webhook.rules.policy import Policy
+
 FILES: Final = ("least-power", "guard", "final-state", "late-annotation")
 """Without their suffix; `make manifests` copies them into the chart."""
 
@@ -54,17 +57,20 @@ def guard(
     return _filled("guard", values)
 
 
-def final_state(*, mode: str, excluded: Sequence[str], deny_late_annotation: bool = False) -> list[dict[str, Any]]:
+def final_state(
+    *, mode: str, excluded: Sequence[str], policies: Sequence[Policy], deny_late_annotation: bool = False
+) -> list[dict[str, Any]]:
     """
     Return what finds pods and gateways that should be preserved and came out otherwise.
 
     Args:
         mode: `Audit` or `Warn`: neither refuses anything.
         excluded: Namespaces where nothing is ours.
+        policies: Those whose services.selectors say what an ingress gateway is.
         deny_late_annotation: Refuse pods whose TPROXY annotation came after injection.
 
     """
-    values = {"ACTIONS": _json(ACTIONS[mode]), "EXCLUDED": _json(excluded)}
+    values = {"ACTIONS": _json(ACTIONS[mode]), "EXCLUDED": _json(excluded), "GATEWAYS": gateways(policies)}
     late = _filled("late-annotation", values) if deny_late_annotation else []
     return [*_filled("final-state", values), *late]
 

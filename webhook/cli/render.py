@@ -13,8 +13,12 @@ import yaml
 from cryptography import x509
 
 from webhook.cli.admission import final_state, guard, least_power
+from webhook.cli.cel import GATEWAYS_LIMIT, gateways as gateways_of
 from webhook.cli.envoyfilter import FORMS, GATEWAY, envoy_filter, is_any_namespace
+from webhook.facts.collect import Collector
+from webhook.facts.files import FilesInvalid, read_facts
 from webhook.rules import wellknown
+from webhook.rules.policy import Policy
 
 PARTS: Final = ("crd", "rbac", "configuration", "envoyfilter", "guard", "final-state", "gateway-defaults")
 SERVICE: Final = "client-ip-webhook"
@@ -298,6 +302,7 @@ Examples:
   client-ip render configuration --workload argoproj.io/v1alpha1/rollouts --workload v1/replicationcontrollers
   client-ip render guard --mode Deny | kubectl apply -f -
   client-ip render final-state --mode Warn | kubectl apply -f -
+  client-ip render final-state --policy policies/ | kubectl apply -f -
   client-ip render envoyfilter | kubectl apply -f -
   client-ip render envoyfilter --gateway ingress/public-gateway | kubectl apply -f -
   client-ip render gateway-defaults --class istio | kubectl apply -f -""",
@@ -395,6 +400,13 @@ Examples:
     multiple=True,
     help="guard, final-state: another namespace to exclude, besides system namespaces and --namespace. Repeatable.",
 )
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="FILE",
+    help="final-state: a file or folder of ClientIPPolicies; their services.selectors select the gateways. Repeatable.",
+)
 def command(
     *,
     parts: tuple[str, ...],
@@ -414,6 +426,7 @@ def command(
     controllers: tuple[str, ...],
     redirect: bool,
     excluded: tuple[str, ...],
+    policies: tuple[str, ...],
 ) -> None:
     """Print manifests for the cluster. Without arguments, print crd, rbac and configuration."""
     for part, modes in MODES.items():
@@ -439,12 +452,30 @@ def command(
             mode=mode, excluded=_excluded(namespace, excluded), controllers=controllers, redirect=redirect
         ),
         "final-state": lambda: final_state(
-            mode=mode, excluded=_excluded(namespace, excluded), deny_late_annotation=deny_late_annotation
+            mode=mode,
+            excluded=_excluded(namespace, excluded),
+            policies=_policies(policies),
+            deny_late_annotation=deny_late_annotation,
         ),
         "envoyfilter": lambda: [envoy_filter(root_namespace, form=form, gateways=gateways)],
     }
     documents = [document for part in parts or PARTS[:3] for document in makers[part]()]
     yaml.dump_all(documents, sys.stdout, Dumper=_NoAliases, sort_keys=False, default_flow_style=False)
+
+
+def _policies(paths: tuple[str, ...]) -> tuple[Policy, ...]:
+    """Return the policies in force where those of the files are stored, the built-in one among them."""
+    collector = Collector(from_files=True)
+    try:
+        facts = read_facts(paths, collector) if paths else []
+    except FilesInvalid as error:
+        raise click.UsageError(str(error)) from error
+    if paths and not any(each.kind == wellknown.POLICY_KIND for each in facts):
+        raise click.UsageError(f"--policy {', '.join(paths)}: holds no ClientIPPolicy")
+    found = collector.snapshot().policies.ordered
+    if len(gateways_of(found)) > GATEWAYS_LIMIT:
+        raise click.UsageError(f"--policy: their selectors make an expression of over {GATEWAYS_LIMIT:,} characters")
+    return found
 
 
 def _check_gateways(gateways: tuple[str, ...], *, any_namespace: bool) -> None:

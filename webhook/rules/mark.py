@@ -58,4 +58,6 @@ def _stands(case: PodCase) -> bool:
 
 def _is_gateway(case: ServiceCase) -> bool:
     policy = case.policy
-    return policy is not None and policy.is_gateway(case.labels) and bool(is_external(case))
+    return (
+        policy is not None and policy.is_gateway(case.labels, case.snapshot.gateway_classes) and bool(is_external(case))
+    )

@@ -5,6 +5,41 @@
 app.kubernetes.io/name: {{ include "webhook.name" . }}
 {{- end -}}
 
+{{- /* A LabelSelector as CEL, as webhook/cli/cel.py writes it; a test keeps the two equal. */ -}}
+{{- define "webhook.celSelector" -}}
+{{- $labels := printf "variables.%s" .labels -}}
+{{- $terms := list -}}
+{{- range $key, $value := .selector.matchLabels -}}
+{{- $terms = append $terms (printf "(%s in %s && %s[%s] in %s)" (toJson $key) $labels $labels (toJson $key) (list $value | toJson)) -}}
+{{- end -}}
+{{- range .selector.matchExpressions -}}
+{{- $there := printf "%s in %s" (toJson .key) $labels -}}
+{{- if .values -}}
+{{- $there = printf "(%s && %s[%s] in %s)" $there $labels (toJson .key) (sortAlpha .values | toJson) -}}
+{{- end -}}
+{{- $not := has .operator (list "NotIn" "DoesNotExist") -}}
+{{- $terms = append $terms (printf "%s(%s)" (ternary "!" "" $not) $there) -}}
+{{- end -}}
+{{- join " && " $terms | default "true" -}}
+{{- end -}}
+
+{{- /* The expression that is true of an ingress gateway's Service. */ -}}
+{{- define "webhook.gateways" -}}
+{{- $any := list -}}
+{{- range .Values.finalState.gateways -}}
+{{- $selectors := list -}}
+{{- range .selectors -}}
+{{- $selectors = append $selectors (include "webhook.celSelector" (dict "selector" . "labels" "labels")) -}}
+{{- end -}}
+{{- $of := join " || " $selectors -}}
+{{- if .namespaceSelector -}}
+{{- $of = printf "%s && (%s)" (include "webhook.celSelector" (dict "selector" .namespaceSelector "labels" "around")) $of -}}
+{{- end -}}
+{{- $any = append $any $of -}}
+{{- end -}}
+{{- uniq $any | join " || " | default "false" -}}
+{{- end -}}
+
 {{- define "webhook.labels" -}}
 {{ include "webhook.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
