@@ -16,7 +16,7 @@ import yaml
 
 from tests.apiserver.deployed import Deployed, eventually
 from tests.cases.case import Case, Expected, cases, cluster_of, identifier, patch_of
-from tests.cli.command import run
+from tests.cli.command import call
 from tests.parts.api import ApiError, Reply
 from tests.parts.kube import ControlPlane
 from tests.parts.process import ProcessError, wait_until
@@ -231,7 +231,7 @@ def _assert_checked(cluster: Cluster, namespace: str, case: Case, made: Reply) -
     """`check` says what the webhook said of what the API server made of it, and prints what is stored."""
     options = ("--kubeconfig", str(cluster.deployed.plane.kubeconfig), "-n", namespace)
     given = json.dumps(case.object)
-    (element,) = json.loads(run("check", *options, "-o", "json", "-", given=given).stdout)
+    (element,) = json.loads(call("check", *options, "-o", "json", "-", given=given))
     said = cluster.said(made.audit_id)
     if said:  # where it is not called nobody asked for it
         if case.api_server is not None and case.api_server.expect is not None:
@@ -242,7 +242,7 @@ def _assert_checked(cluster: Cluster, namespace: str, case: Case, made: Reply) -
         if element["reason"] != Reason.TOO_LARGE:  # which counts the tolerations that the API server adds
             assert element["cause"] == said["cause"]
     if case.object["kind"] in {"Pod", "Service"}:
-        (printed,) = yaml.safe_load_all(run("check", *options, "-o", "yaml", "-", given=given).stdout)
+        (printed,) = yaml.safe_load_all(call("check", *options, "-o", "yaml", "-", given=given))
         mode, method, policy = _fields(printed)
         assert (mode, method) == _fields(made)[:2]
         assert policy in {_fields(made)[2], None}
