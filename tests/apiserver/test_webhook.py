@@ -130,6 +130,7 @@ def test_a_label_on_the_pod_opts_out(webhook: Deployed, shop: str) -> None:
 
 def test_audit_decides_and_patches_nothing(webhook: Deployed) -> None:
     name = namespace_of(webhook.api, f"audit-{secrets.token_hex(3)}", preserve="audit", injection="enabled")
+    _until_seen(webhook, name)
     made = webhook.api.create(pod("quiet", nodeSelector={"pool": "general"}), namespace=name)
     assert MODE not in annotations(made)
     assert made.warnings == ()
@@ -258,12 +259,11 @@ def test_sorting_after_the_injector_is_seen_and_breaks_nothing(webhook: Deployed
     webhook.register("zz-client-ip-webhook")
     try:
 
-        def late() -> str:
-            made = webhook.api.create(pod("a", nodeSelector={"pool": "general"}), namespace=shop, dry_run=True)
-            assert MODE not in annotations(made)
-            return " ".join(made.warnings)
+        def late() -> Reply:
+            return webhook.api.create(pod("a", nodeSelector={"pool": "general"}), namespace=shop, dry_run=True)
 
-        eventually(lambda: "already-injected" in late(), late)
+        eventually(lambda: "already-injected" in " ".join(late().warnings), late)
+        assert MODE not in annotations(late())
     finally:
         webhook.api.delete(*CONFIGURATION, "zz-client-ip-webhook")
         webhook.register()
