@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from tests.parts.api import Api, ApiError
 from tests.parts.kube import ControlPlane
 from tests.parts.relay import WRITES, Relay
 from webhook.facts.cluster import open_cluster
+from webhook.facts.scanresult import KEY, parse
 from webhook.rules.decision import Outcome, Reason
 from webhook.running.as_report import APIS, LABELS, NAME, OPEN_REPORTS, POLICY_REPORT, ReportAPI
 from webhook.running.findings import Row, Scope, fingerprint
@@ -343,8 +344,20 @@ def test_the_charts_cron_job_may_do_what_it_does(empty: ControlPlane) -> None:
     assert "reports (OpenReports) for " in done.stderr
     assert "not read" not in done.stderr
     assert "not written" not in done.stderr
+    assert "recorded in client-ip-system/client-ip-scan" in done.stderr
+    data = api.get("v1", "ConfigMap", "client-ip-scan", namespace="client-ip-system")["data"]
+    left = parse(data[KEY].encode(), now=datetime.now(UTC))
+    assert datetime.now(UTC) - left.time < timedelta(hours=1)
     allowed = empty.client(token=empty.service_account_token("client-ip-system", "client-ip-scan"))
     with pytest.raises(ApiError, match="403"):
         allowed.list("v1", "Secret", namespace="client-ip-system")
+    for change in ({"metadata": {"name": "other"}}, {"metadata": {"name": "client-ip-scan"}}):
+        with pytest.raises(ApiError, match="403"):
+            allowed.create({"apiVersion": "v1", "kind": "ConfigMap", **change}, namespace="client-ip-system")
+    with pytest.raises(ApiError, match="403"):
+        allowed.get("v1", "ConfigMap", "client-ip-scan", namespace="client-ip-system")
+    api.delete("v1", "ConfigMap", "client-ip-scan", namespace="client-ip-system")
+    missing = run(*pod["containers"][0]["args"], "--kubeconfig", str(kubeconfig), code=2)
+    assert "the ConfigMap client-ip-system/client-ip-scan does not exist" in missing.stderr
     with pytest.raises(ApiError, match="403"):
         allowed.patch("v1", "Namespace", "default", {"metadata": {"labels": {"a": "b"}}})

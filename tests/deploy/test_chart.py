@@ -379,7 +379,11 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 
 
 def test_the_scan_is_off_until_asked_and_apart_from_the_webhook() -> None:
-    """The webhook's grants stay what they are; the scan has its own ServiceAccount, and no Service selects its pods."""
+    """
+    The webhook's grants stay what they are; the scan has its own ServiceAccount, and no Service selects its pods.
+
+    What it leaves for the webhook's metrics is a file that the kubelet mounts: nobody is granted to read ConfigMaps.
+    """
     without_scan, with_scan = render(), render({"scan": {"enabled": True}})
     assert "CronJob" not in {each["kind"] for each in without_scan}
     job = only(with_scan, "CronJob", "client-ip-scan")["spec"]
@@ -397,8 +401,31 @@ def test_the_scan_is_off_until_asked_and_apart_from_the_webhook() -> None:
     assert accounts["client-ip-scan"] == {"client-ip-scan"}
     of_webhook = [each for each in with_scan if not each["metadata"]["name"].startswith("client-ip-scan")]
     assert granted(of_webhook) == granted(without_scan)
-    verbs = {grant[3] for grant in granted(with_scan) - granted(without_scan) if grant[1] not in REPORTS}
-    assert verbs <= {"get", "list", "watch"}
+    more = {grant for grant in granted(with_scan) - granted(without_scan) if grant[1] not in REPORTS}
+    written = {grant for grant in more if grant[3] not in {"get", "list", "watch"}}
+    assert written == {("client-ip-system", "", "configmaps", "patch", "client-ip-scan")}
+    assert "data" not in only(with_scan, "ConfigMap", "client-ip-scan")
+    assert "--record=client-ip-system/client-ip-scan" in template["spec"]["containers"][0]["args"]
+
+
+def test_the_webhook_shows_what_the_scan_leaves() -> None:
+    spec = pod_of(render({"scan": {"enabled": True}}))["spec"]
+    (container,) = spec["containers"]
+    assert "--scan-result=/etc/client-ip/scan/result.json" in container["args"]
+    assert container["volumeMounts"] == [{"name": "scan", "mountPath": "/etc/client-ip/scan", "readOnly": True}]
+    assert spec["volumes"] == [{"name": "scan", "configMap": {"name": "client-ip-scan", "optional": True}}]
+    assert not [each for each in pod_of(render())["spec"]["containers"][0]["args"] if "scan" in each]
+
+
+def test_the_alert_of_a_missing_scan_comes_when_the_values_say() -> None:
+    for hours in (3, 72):
+        values = {
+            "scan": {"enabled": True, "missingAfterHours": hours},
+            "monitoring": {"prometheusRule": {"enabled": True}},
+        }
+        rules = only(render(values), "PrometheusRule", "client-ip-webhook")["spec"]["groups"][0]["rules"]
+        (rule,) = [each for each in rules if each["alert"] == "ClientIPScanMissing"]
+        assert rule["expr"].endswith(f" > {hours} * 3600")
 
 
 REPORTS: Final = frozenset({"openreports.io", "wgpolicyk8s.io"})

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from tests.apiserver.deployed import Deployed, eventually
 from tests.monitoring.shipped import expressions, metric_names
 from tests.parts.api import Api, ApiError
 from tests.parts.kube import ControlPlane
+from webhook.facts.scanresult import KEY, ScanResult, config_map_patch
 
 NAMESPACE: Final = "monitored"
 LABEL: Final = {"client-ip.dev/preserve": "enabled"}
@@ -21,7 +23,9 @@ REFUSED: Final = "refused"
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("monitoring")
     with ControlPlane("1.37", folder / "kube", scheduler=False) as plane:
-        running = Deployed(plane, folder / "webhook")
+        result = folder / "result.json"
+        result.write_text(config_map_patch(ScanResult(time=datetime.now(UTC)))["data"][KEY])
+        running = Deployed(plane, folder / "webhook", options=("--scan-result", str(result)))
         yield running
         running.close()
 

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,26 @@ if TYPE_CHECKING:
 
 FAILURES_SHOWN: Final = 10
 FORMATS: Final = ("table", "json", "csv", "markdown", "html", "junit")
+
+
+class ConfigMapName(click.ParamType[tuple[str, str]]):
+    """NAMESPACE/NAME."""
+
+    name = "NAMESPACE/NAME"
+    written: Final = re.compile(
+        r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)/([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?)", re.ASCII
+    )
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the namespace and the name."""
+        if isinstance(value, tuple):
+            return value
+        found = self.written.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is no NAMESPACE/NAME of a ConfigMap", param, ctx)
+        return found[1], found[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +128,11 @@ Exit status: 0 success; 1 the condition of --fail-on is met; 2 invalid input, or
     help="With --write-reports: create an Event for each workload that newly loses the client's IP.",
 )
 @click.option(
+    "--record",
+    type=ConfigMapName(),
+    help="Record the outcome in this ConfigMap, for the metrics of `client-ip serve --scan-result`. It must exist.",
+)
+@click.option(
     "--jitter-seconds",
     type=click.IntRange(0, 3600),
     default=0,
@@ -138,6 +164,7 @@ def command(
     write_reports: bool,
     reports_api: str,
     events: bool,
+    record: tuple[str, str] | None,
     jitter_seconds: int,
     docs_url: str,
     kubeconfig: str | None,
@@ -159,6 +186,8 @@ def command(
         raise click.UsageError("--write-reports needs a cluster, and --state names files")
     if events and not write_reports:
         raise click.UsageError("--events needs --write-reports: what the reports know already is not new")
+    if record is not None and (states or namespaces):
+        raise click.UsageError("--record is for a scan of the whole cluster: without --state and -n")
     former = _baseline(baseline)
     if jitter_seconds:
         time.sleep(random.uniform(0, jitter_seconds))  # noqa: S311
@@ -179,6 +208,8 @@ def command(
     else:
         click.echo(_printed(scan, output, by, fail_on, docs_url), nl=False)
     _say(scan)
+    if record is not None:
+        _record(scan, kubeconfig, context, record)
     return 1 if _fails(scan, fail_on) else 0
 
 
@@ -323,6 +354,23 @@ def _write(text: str, path: str) -> None:
     except OSError as error:
         raise click.UsageError(f"--output-file {path}: {error.strerror or error}") from error
     click.echo(f"written to {path}", err=True)
+
+
+def _record(scan: Scan, kubeconfig: str | None, context: str | None, where: tuple[str, str]) -> None:
+    """Leave the outcome in the cluster; one that saw only part of it is none."""
+    from webhook.cli.opened import ask  # noqa: PLC0415
+    from webhook.running.outcome import record  # noqa: PLC0415
+
+    namespace, name = where
+    if scan.scope.unreadable:
+        raise click.UsageError(f"not recorded in {namespace}/{name}: not everything could be read")
+    try:
+        ask(kubeconfig, context, lambda cluster: record(cluster, scan, namespace=namespace, name=name))
+    except click.UsageError:
+        raise
+    except click.ClickException as error:
+        raise click.UsageError(f"--record: {error.message}") from error  # status 1 is a verdict
+    click.echo(f"recorded in {namespace}/{name}", err=True)
 
 
 def _say(scan: Scan) -> None:

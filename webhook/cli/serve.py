@@ -21,6 +21,7 @@ from certs.pair import PairError
 from certs.rotator import Location, Rotator
 from certs.serving import MountedClientCA, ServingCertificate, read_file
 from webhook.facts.files import FilesInvalid
+from webhook.facts.scanresult import ScanFile
 from webhook.facts.source import FactSource, FileSource
 from webhook.rules import wellknown
 from webhook.server import memory, tls
@@ -208,6 +209,11 @@ Examples:
     help="Annotate what is decided and left alone with client-ip.dev/reason: for the policy of `render final-state`.",
 )
 @click.option(
+    "--scan-result",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the outcome of the last `client-ip scan --record`, mounted from its ConfigMap: shown as metrics.",
+)
+@click.option(
     "--otlp-endpoint",
     metavar="URL",
     envvar=["CLIENT_IP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
@@ -253,6 +259,7 @@ def command(
     drain_seconds: float,
     memory_limit: int | None,
     mark_reasons: bool,
+    scan_result: Path | None,
     otlp_endpoint: str | None,
     traces_per_second: int,
     log_format: str,
@@ -291,7 +298,13 @@ def command(
     changed = rotator.wake if rotator is not None else None
     source = _source(states, kubeconfig, context, namespace, changed)
     tracing = _tracing(otlp_endpoint, traces_per_second, namespace)
-    metrics = Metrics(source, certificate, rotator, None if tracing is None else tracing.counts)
+    metrics = Metrics(
+        source,
+        certificate,
+        rotator,
+        spans=None if tracing is None else tracing.counts,
+        scan=None if scan_result is None else ScanFile(scan_result).read,
+    )
     state = State(
         source=source,
         certificate=certificate,

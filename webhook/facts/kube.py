@@ -35,6 +35,7 @@ MAX_EVENT_BYTES: Final = 16 << 20
 WEBHOOKS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 JSON_PATCH: Final = "application/json-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+MERGE_PATCH: Final = "application/merge-patch+json"
 
 
 class GoneError(KubeError):

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 import webhook
 from certs.rotator import Rotator
 from certs.serving import ServingCertificate
+from webhook.facts.scanresult import ScanResult
 from webhook.facts.source import FactSource
 from webhook.rules import wellknown
 from webhook.rules.decision import Decision, Reason
@@ -43,6 +44,7 @@ class Metrics:
         certificate: ServingCertificate,
         rotator: Rotator | None = None,
         spans: Callable[[], Mapping[str, int]] | None = None,
+        scan: Callable[[], ScanResult | None] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self._peers: dict[str, Peers] = {}
@@ -84,7 +86,7 @@ class Metrics:
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
         self._registry.register(_Held(self._peers))
-        self._registry.register(_Waivers(source))
+        self._registry.register(_Waivers(source, scan))
         # The usual ones: process_…, python_gc_…, python_info.
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -221,27 +223,33 @@ NAMED_NAMESPACES: Final = 100
 
 
 class _Waivers(Collector):
-    """What ends: policies' exceptions, and opt-outs of whole namespaces."""
+    """What ends: policies' exceptions, and opt-outs of whole namespaces; and what the last scan says of them."""
 
-    def __init__(self, source: FactSource) -> None:
+    def __init__(self, source: FactSource, scan: Callable[[], ScanResult | None] | None) -> None:
         self._source = source
+        self._scan = scan
 
     def collect(self) -> list[GaugeMetricFamily]:
         """Return how many there are by where they stand now."""
         now, snapshot = datetime.now(UTC), self._source.snapshot
+        scanned = None if self._scan is None else self._scan()
         exceptions = GaugeMetricFamily(
             "client_ip_exceptions",
-            "Exceptions of each policy: live, ending within 7 days, or ended.",
+            "Exceptions of each policy: live, ending within 7 days, or ended; unused, by the last scan.",
             labels=("policy", "state"),
         )
         for policy in snapshot.policies.ordered:
             if policy.exceptions:
                 for state, number in _states((each.expires for each in policy.exceptions), now).items():
                     exceptions.add_metric((policy.name, state), number)
+                if scanned is not None:
+                    # By a policy that is there, whatever the scan's ConfigMap names.
+                    exceptions.add_metric((policy.name, "unused"), scanned.unused_exceptions.get(policy.name, 0))
         ends = {name: out.until for name, out in snapshot.opt_outs.items() if out.until is not None}
         ended = sorted((until, name) for name, until in ends.items() if end_state(until, now=now) is End.ENDED)
         return [
             exceptions,
+            *([] if self._scan is None else _scan_metrics(scanned)),
             _gauge(
                 "client_ip_namespace_opt_outs",
                 "Namespaces that opted in to less than they might until an end, by where that stands.",
@@ -255,6 +263,22 @@ class _Waivers(Collector):
                 {name: until.timestamp() for until, name in ended[:NAMED_NAMESPACES]},
             ),
         ]
+
+
+def _scan_metrics(result: ScanResult | None) -> list[GaugeMetricFamily]:
+    return [
+        GaugeMetricFamily(
+            "client_ip_scan_last_success_timestamp_seconds",
+            "When the last scan that saw everything ended, in Unix time; 0 where there was none.",
+            value=0 if result is None else result.time.timestamp(),
+        ),
+        _gauge(
+            "client_ip_scan_workloads",
+            "Workloads and gateways of the last scan, by what is to be done about them.",
+            "state",
+            {} if result is None else result.states,
+        ),
+    ]
 
 
 def _states(ends: Iterable[datetime], now: datetime) -> dict[str, float]:
