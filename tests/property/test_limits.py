@@ -14,13 +14,14 @@ from tests.bench import bombs
 from tests.property import clusters
 from tests.property.clusters import NOW, Reviewed
 from tests.property.documents import Document
+from webhook.facts.collect import Collector, FactError, decode_reviewed
 from webhook.rules import excess, limits, selectors
 from webhook.rules.decide import decide, explain
 from webhook.rules.decision import OUTCOMES, Decision, Outcome, Reason, named, one_line
 from webhook.rules.objects import CronJob, Deployment, ObjectMeta, Pod, Service
+from webhook.rules.oversize import within
 from webhook.rules.snapshot import Request, Snapshot
 from webhook.server import review
-from webhook.server.oversize import within
 
 law = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -336,5 +337,44 @@ def test_what_is_large_for_other_reasons_is_read_whole() -> None:
     assert decision.reason is not Reason.TOO_LARGE
 
 
+COMMAS: Final[Mapping[str, Document]] = {
+    "an annotation that nobody reads": bombs.pod({"example.com/list": "," * (limits.ANNOTATION_ELEMENTS + 1)}),
+    "one that is just within": bombs.pod({"example.com/list": "," * (limits.ANNOTATION_ELEMENTS - 1)}),
+    "one in a template": bombs.deployment(bombs.pod({"example.com/list": "," * 250_000})),
+    "one of a Service": bombs.service({"example.com/list": "," * 250_000}),
+    "arguments": bombs.pod(containers=[{"name": "app", "args": ["," * 200_000]}]),
+    "an opted-out pod's": bombs.pod({"example.com/list": "," * 250_000, "sidecar.istio.io/inject": "false"}),
+    "what nobody reads": bombs.pod(volumes=[{"name": "," * 300_000}]),
+}
+
+
+@pytest.mark.parametrize("name", [*bombs.BOMBS, *COMMAS])
+def test_files_are_read_as_the_webhook_reads_reviews(name: str) -> None:
+    """What is too much of an object is left out in one place, so that `check` answers what the webhook does."""
+    document = COMMAS[name] if name in COMMAS else bombs.BOMBS[name]()
+    _, request = review.decode(bombs.review(document))
+    reviewed, excess = decode_reviewed(document)
+    checked = msgspec.structs.replace(request, object=reviewed, excess=excess, size=0)
+    assert decide(checked, SNAPSHOT, now=NOW) == decide(request, SNAPSHOT, now=NOW)
+    assert bool(excess) == bool(request.excess)
+
+
 def test_too_large_is_a_loss() -> None:
     assert OUTCOMES[Reason.TOO_LARGE] is Outcome.LOST
+
+
+@pytest.mark.parametrize(("name", "key"), [("istio-sidecar-injector", "config"), ("istio", "mesh")])
+def test_a_text_of_the_meshs_has_a_length_beyond_which_it_is_passed_over(name: str, key: str) -> None:
+    """What was known of it stays in use."""
+
+    def config_map(text: str) -> Document:
+        return {"metadata": {"name": name, "namespace": "istio-system"}, "data": {key: text}}
+
+    collector = Collector()
+    good = "defaultConfig: {interceptionMode: TPROXY}\npolicy: disabled\n#"
+    collector.put("v1", "ConfigMap", config_map(good + "x" * (limits.CONFIG_LIMIT - len(good))))
+    known = dict(collector.injector_configs), dict(collector.mesh_defaults)
+    assert any(known)
+    with pytest.raises(FactError, match=f"^data: {key}: 524,289 characters, of which at most 524,288 are read$"):
+        collector.put("v1", "ConfigMap", config_map("x" * (limits.CONFIG_LIMIT + 1)))
+    assert (collector.injector_configs, collector.mesh_defaults) == known

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from webhook.cases.format import VERSION, Case, completed, patch_of
-from webhook.facts.collect import Collector, FactError, decode
+from webhook.facts.collect import Collector, FactError, decode, decode_reviewed
 from webhook.facts.files import FilesInvalid, Found, expand, read, read_bytes, take_all
 from webhook.facts.problem import Problem
 from webhook.rules.decide import Explained, decide, explain
@@ -215,8 +215,9 @@ def _request(case: Case) -> Request:
     kind = case.object["kind"]
     deleted = case.operation == "DELETE"
     reviewed: Reviewed | None = None
+    excess = ""
     if kind in GROUPS and not deleted:
-        reviewed = decode(case.object, Reviewed)
+        reviewed, excess = decode_reviewed(case.object)
     old = ""
     if case.old_object is not None and kind == "Service":
         before: Service = decode(case.old_object, Reviewed)
@@ -231,6 +232,7 @@ def _request(case: Case) -> Request:
         dry_run=case.dry_run,
         old_external_traffic_policy=old if case.operation == "UPDATE" else "",
         size=len(msgspec.json.encode(case.object)),
+        excess=excess,
     )
 
 

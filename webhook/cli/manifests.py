@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from webhook.cli.printing import progress
-from webhook.facts.collect import Collector, FactError, decode
+from webhook.facts.collect import Collector, FactError, decode, decode_reviewed
 from webhook.facts.files import FilesInvalid, Found, expand, read, read_bytes, take_all
 from webhook.facts.kubeconfig import KubeconfigUnreadable, context_namespace
 from webhook.facts.problem import Problem
@@ -229,17 +229,17 @@ def _subjects(
     templates = () if whole else pod_templates(found.value)
     try:
         if whole:
-            reviewed: Reviewed = decode(found.value, Reviewed)
-            yield _placed(_subject(found, reviewed, default_namespace), collector)
+            reviewed, excess = decode_reviewed(found.value)
+            yield _placed(_subject(found, reviewed, excess, default_namespace), collector)
         for each in templates:
             try:
-                pod: Pod = decode(each.as_pod(), Reviewed)
+                pod, excess = decode_reviewed(each.as_pod())
             except FactError as error:
                 # Its own API says what it is: the webhook lets it through as well.
                 remarks.append(f"not decided: {each.path} of {found.kind} is no pod template ({error})")
                 continue
             part = f" {each.path}" if len(templates) > 1 else ""
-            yield _placed(_shaped(found, pod, each, part, default_namespace), collector)
+            yield _placed(_shaped(found, pod, excess, each, part, default_namespace), collector)
     except FactError as error:
         problems.append(found.problem(error.field, error.message))
 
@@ -252,7 +252,7 @@ def _named(metadata: ObjectMeta, default_namespace: str) -> tuple[str, str]:
     return metadata.namespace or default_namespace, name
 
 
-def _subject(found: Found, reviewed: Reviewed, default_namespace: str) -> Subject:
+def _subject(found: Found, reviewed: Reviewed, excess: str, default_namespace: str) -> Subject:
     namespace, name = _named(reviewed.metadata, default_namespace)
     is_itself = isinstance(reviewed, Pod | Service)
     thing = reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed)
@@ -264,14 +264,21 @@ def _subject(found: Found, reviewed: Reviewed, default_namespace: str) -> Subjec
         manifest=found.value if is_itself else _pod_of_template(found),
         # A workload is decided as the pods that it makes: theirs is the patch.
         request=Request(
-            object=thing, operation="CREATE", namespace=namespace, name=reviewed.metadata.name, kind=found.kind
+            object=thing,
+            operation="CREATE",
+            namespace=namespace,
+            name=reviewed.metadata.name,
+            kind=found.kind,
+            excess=excess,
         ),
         notes=_notes(thing, found.kind),
         template="" if is_itself else TEMPLATES.get(found.kind, "spec.template"),
     )
 
 
-def _shaped(found: Found, pod: Pod, template: ShapedTemplate, part: str, default_namespace: str) -> Subject:
+def _shaped(
+    found: Found, pod: Pod, excess: str, template: ShapedTemplate, part: str, default_namespace: str
+) -> Subject:
     metadata: ObjectMeta = decode(found.value.get("metadata") or {}, ObjectMeta)
     namespace, name = _named(metadata, default_namespace)
     if found.kind == DAEMON_SET:
@@ -282,7 +289,9 @@ def _shaped(found: Found, pod: Pod, template: ShapedTemplate, part: str, default
         namespace=namespace,
         name=name,
         manifest=template.as_pod(),
-        request=Request(object=pod, operation="CREATE", namespace=namespace, name=metadata.name, kind=found.kind),
+        request=Request(
+            object=pod, operation="CREATE", namespace=namespace, name=metadata.name, kind=found.kind, excess=excess
+        ),
         notes=_notes(pod, found.kind),
         template=template.path,
         part=part,

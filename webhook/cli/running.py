@@ -16,7 +16,7 @@ from webhook.cli.explained import explained_json, print_explained
 from webhook.cli.manifests import Subject, kind_of
 from webhook.cli.printing import console, progress
 from webhook.facts.cluster import Cluster
-from webhook.facts.collect import Collector, decode
+from webhook.facts.collect import Collector, decode, decode_reviewed
 from webhook.rules import wellknown
 from webhook.rules.decide import pod_of
 from webhook.rules.interception import as_it_runs
@@ -100,7 +100,7 @@ async def _controller(cluster: Cluster, document: dict[str, Any], namespace: str
 
 
 def _subject(document: dict[str, Any], namespace: str) -> Subject:
-    reviewed: Reviewed = decode(document, Reviewed)
+    reviewed, excess = decode_reviewed(document)
     kind, name = document["kind"], document["metadata"]["name"]
     thing = reviewed if isinstance(reviewed, Pod | Service) else pod_of(reviewed)
     template = None if isinstance(reviewed, Pod | Service) else next(iter(pod_templates(document)), None)
@@ -110,7 +110,7 @@ def _subject(document: dict[str, Any], namespace: str) -> Subject:
         namespace=namespace,
         name=name,
         manifest=template.as_pod() if template else document,
-        request=Request(object=thing, operation="CREATE", namespace=namespace, name=name, kind=kind),
+        request=Request(object=thing, operation="CREATE", namespace=namespace, name=name, kind=kind, excess=excess),
         template=template.path if template else "",
     )
 

@@ -14,8 +14,16 @@ import msgspec
 
 from webhook.rules import nulls, wellknown
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
-from webhook.rules.objects import ConfigMap, GatewayClass, MutatingWebhookConfiguration, Namespace, ObjectMeta
+from webhook.rules.objects import (
+    ConfigMap,
+    GatewayClass,
+    MutatingWebhookConfiguration,
+    Namespace,
+    ObjectMeta,
+    Reviewed,
+)
 from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
+from webhook.rules.oversize import object_within
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policies, Policy, policies
 from webhook.rules.policy_document import PolicyInvalid, read_policy
@@ -82,6 +90,21 @@ def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
         raise FactError("", str(error)) from error
 
 
+def decode_reviewed(raw: Mapping[str, Any]) -> tuple[Any, str]:
+    """
+    Return *raw* as what the webhook makes of it, and what of it is too much to be read (`Request.excess`).
+
+    Raises:
+        FactError: With the path of the field.
+
+    """
+    try:
+        text, excess = object_within(msgspec.json.encode(raw))
+    except (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError):
+        return decode(raw, Reviewed), ""  # which says what is wrong
+    return decode(text, Reviewed), excess
+
+
 READ_ANNOTATIONS: Final = (*wellknown.PLACING_ANNOTATIONS, wellknown.OPT_OUT_UNTIL, wellknown.OPT_OUT_OWNER)
 """Of a namespace."""
 
@@ -100,6 +123,25 @@ def read_stored_policy(document: Mapping[str, Any]) -> tuple[Policy, PolicyInval
         return read_policy(document), None
     except PolicyInvalid as error:
         return error.stands_for, error
+
+
+def read_config_map(config_map: ConfigMap) -> InjectorConfig | Choice | None:
+    """
+    Return what an injector's or the mesh's ConfigMap says; None for any other.
+
+    Raises:
+        FactError: It can't be read.
+
+    """
+    name = config_map.metadata.name
+    try:
+        if _is_named(name, wellknown.INJECTOR_CONFIGMAP):
+            return injector_config(config_map)
+        if _is_named(name, wellknown.MESH_CONFIGMAP) and "mesh" in (config_map.data or {}):
+            return mesh_default(config_map)
+    except (ValueError, TypeError) as error:
+        raise FactError("data", str(error)) from error
+    return None
 
 
 @dataclass(slots=True)
@@ -289,17 +331,24 @@ class Collector:
         self.own_configurations.discard(name)
 
     def put_config_map(self, config_map: ConfigMap) -> None:
-        """Take a ConfigMap in: an injector's, the mesh's or Terway's; others are no facts."""
-        metadata = config_map.metadata
-        try:
-            if _is_named(metadata.name, wellknown.INJECTOR_CONFIGMAP):
-                self.injector_configs[metadata.namespace, metadata.name] = injector_config(config_map)
-            elif _is_named(metadata.name, wellknown.MESH_CONFIGMAP) and "mesh" in (config_map.data or {}):
-                self.mesh_defaults[metadata.namespace, metadata.name] = mesh_default(config_map)
-            elif (metadata.namespace, metadata.name) == (KUBE_SYSTEM, TERWAY_CONFIG_MAP):
-                self.terway = self.terway or f"ConfigMap {KUBE_SYSTEM}/{TERWAY_CONFIG_MAP}"
-        except (ValueError, TypeError) as error:
-            raise FactError("data", str(error)) from error
+        """
+        Take a ConfigMap in: an injector's, the mesh's or Terway's; others are no facts.
+
+        Raises:
+            FactError: It can't be read; nothing changes.
+
+        """
+        self.put_read_config_map(config_map.metadata, read_config_map(config_map))
+
+    def put_read_config_map(self, metadata: ObjectMeta, read: InjectorConfig | Choice | None) -> None:
+        """Take in what a ConfigMap was read as."""
+        place = metadata.namespace, metadata.name
+        if isinstance(read, InjectorConfig):
+            self.injector_configs[place] = read
+        elif isinstance(read, Choice):
+            self.mesh_defaults[place] = read
+        elif place == (KUBE_SYSTEM, TERWAY_CONFIG_MAP):
+            self.terway = self.terway or f"ConfigMap {KUBE_SYSTEM}/{TERWAY_CONFIG_MAP}"
 
     def remove_config_map(self, namespace: str, name: str) -> None:
         """Forget a ConfigMap."""

@@ -23,6 +23,7 @@ from webhook.facts.collect import (
     Collector,
     FactError,
     kept_of,
+    read_config_map,
     read_stored_policy,
 )
 from webhook.facts.kube import GoneError, KubeClient
@@ -30,11 +31,11 @@ from webhook.facts.listing import Begin, Fold, Kept, Listing, NodeListing, Slice
 from webhook.facts.statuses import POLICIES, Statuses
 from webhook.rules import wellknown
 from webhook.rules.nodes import Node
-from webhook.rules.objects import ConfigMap, GatewayClass, MutatingWebhookConfiguration, Namespace
+from webhook.rules.objects import ConfigMap, GatewayClass, MutatingWebhookConfiguration, Namespace, ObjectMeta
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policy
 from webhook.rules.policy_document import PolicyInvalid
-from webhook.rules.sidecar import revisioned
+from webhook.rules.sidecar import Choice, InjectorConfig, revisioned
 from webhook.rules.snapshot import Snapshot
 
 log: Final = logging.getLogger(__name__)
@@ -89,6 +90,13 @@ class _StoredPolicy:
     """Of the document, what its status is written by."""
 
 
+@dataclass(frozen=True, slots=True)
+class _StoredConfigMap:
+    metadata: ObjectMeta
+    read: InjectorConfig | Choice | FactError | None
+    """An error where it can't be read: it is there all the same, and what was known of it stays."""
+
+
 _page: Final = msgspec.json.Decoder(_Page)
 _event: Final = msgspec.json.Decoder(_Event)
 _any: Final = msgspec.json.Decoder(_Any)
@@ -124,9 +132,13 @@ def _fold_runtime_class(raw: msgspec.Raw | bytes) -> tuple[str, RuntimeClass]:
     return runtime_class.metadata.name, runtime_class
 
 
-def _fold_config_map(raw: msgspec.Raw | bytes) -> tuple[str, ConfigMap]:
+def _fold_config_map(raw: msgspec.Raw | bytes) -> "tuple[str, _StoredConfigMap]":
     config_map = _config_map.decode(raw)
-    return config_map.metadata.name, config_map
+    metadata = config_map.metadata
+    try:
+        return metadata.name, _StoredConfigMap(metadata, read_config_map(config_map))
+    except FactError as error:
+        return metadata.name, _StoredConfigMap(metadata, error)
 
 
 @dataclass(slots=True)
@@ -529,13 +541,19 @@ class ClusterSource:
         return Followed(
             kind,
             f"/api/v1/namespaces/{namespace}/configmaps",
-            self._listing(lambda: {name}, self._collector.put_config_map, remove),
+            self._listing(lambda: {name}, self._put_config_map, remove),
             _fold_config_map,
-            self._collector.put_config_map,
+            self._put_config_map,
             lambda _: remove(name),
+            apart=True,
             query={"fieldSelector": f"metadata.name={name}"},
             required=False,
         )
+
+    def _put_config_map(self, stored: "_StoredConfigMap") -> None:
+        if isinstance(stored.read, FactError):
+            raise stored.read
+        self._collector.put_read_config_map(stored.metadata, stored.read)
 
     # --- Terway
 

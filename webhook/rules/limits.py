@@ -55,6 +55,13 @@ Bytes of JSON that can't hold more of anything than its limit: 4,000 empty toler
 
 So that the usual review costs one comparison, whatever limits there are.
 """
+CONFIG_LIMIT: Final = 524_288
+"""
+Characters of one text of the mesh's ConfigMaps: `config` and `values` of an injector, `mesh` of Istio.
+
+Istio 1.31's injector has 112,000 in `config`. A longer one is passed over, as one that is no YAML: what was known of it
+stays in use. YAML of this length takes a second at most, in a thread beside the reviews.
+"""
 
 # --- What is quoted of it.
 UID_LIMIT: Final = 256

@@ -15,6 +15,7 @@ import msgspec
 
 from webhook.rules import wellknown
 from webhook.rules.decision import named
+from webhook.rules.limits import CONFIG_LIMIT
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Pod, Webhook
 from webhook.rules.selectors import EVERYTHING, LabelSelector, LabelSelectorSpec, SelectorError, label_selector
 from webhook.rules.yamls import documents
@@ -271,10 +272,10 @@ def injector_config(config_map: ConfigMap) -> InjectorConfig:
     Return what an `istio-sidecar-injector` ConfigMap's key `config` says.
 
     Raises:
-        ValueError: It is no YAML mapping, or one of its fields is of another type than Istio's.
+        ValueError: It is no YAML mapping or too long, or one of its fields is of another type than Istio's.
 
     """
-    document = _mapping((config_map.data or {}).get("config", ""))
+    document = _mapping(_text(config_map, "config"))
     config = msgspec.convert({key: value for key, value in document.items() if value is not None}, type=_Config)
     return InjectorConfig(
         enabled=config.policy == "enabled",
@@ -283,8 +284,15 @@ def injector_config(config_map: ConfigMap) -> InjectorConfig:
         default_templates=tuple(config.default_templates) or _ONLY_SIDECAR,
         templates=frozenset(config.templates) if config.templates is not None else KNOWN_TEMPLATES,
         aliases={name: tuple(names or ()) for name, names in config.aliases.items()},
-        inbound_ports=_inbound_ports((config_map.data or {}).get("values", "")),
+        inbound_ports=_inbound_ports(_text(config_map, "values")),
     )
+
+
+def _text(config_map: ConfigMap, key: str) -> str:
+    text = (config_map.data or {}).get(key, "")
+    if len(text) > CONFIG_LIMIT:
+        raise ValueError(f"{key}: {len(text):,} characters, of which at most {CONFIG_LIMIT:,} are read")
+    return text
 
 
 def _inbound_ports(text: str) -> str:
@@ -322,10 +330,10 @@ def mesh_default(config_map: ConfigMap) -> Choice:
     Return the interception mode in an `istio` ConfigMap's key `mesh`; REDIRECT where it names none.
 
     Raises:
-        ValueError: It is no YAML mapping.
+        ValueError: It is no YAML mapping, or too long.
 
     """
-    default = _mapping((config_map.data or {}).get("mesh", "")).get("defaultConfig")
+    default = _mapping(_text(config_map, "mesh")).get("defaultConfig")
     config: Mapping[str, Any] = default if isinstance(default, Mapping) else {}
     mode = _stated_mode(config) or DEFAULT_MODE
     return Choice(mode=mode, fact=f"the mesh's default mode is {mode}", environment=_environment(config))

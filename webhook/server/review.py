@@ -16,10 +16,10 @@ from webhook.rules import nulls
 from webhook.rules.decision import Decision, Mode, Outcome, Reason
 from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
 from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
+from webhook.rules.oversize import UNCOUNTED, within
 from webhook.rules.patch import NOTHING, Patch
 from webhook.rules.snapshot import Request
 from webhook.rules.templates import shaped
-from webhook.server.oversize import UNCOUNTED, within
 
 API_VERSION: Final = "admission.k8s.io/v1"
 KIND: Final = "AdmissionReview"

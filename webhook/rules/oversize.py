@@ -51,6 +51,7 @@ class _Review(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _review: Final = msgspec.json.Decoder(_Review)
+_part: Final = msgspec.json.Decoder(_Part)
 _OWN: Final = {
     "metadata.annotations": ANNOTATION_ELEMENTS,
     "spec.containers": CONTAINER_ELEMENTS,
@@ -61,7 +62,7 @@ _OWN: Final = {
 
 def within(body: bytes) -> tuple[bytes, str]:
     """
-    Return *body* as it can be decoded, and what was left out of it for its number of elements: mostly nothing.
+    Return the review *body* as it can be decoded, and what was left out for its number of elements: mostly nothing.
 
     Raises:
         msgspec.MsgspecError: It is no review, which the decoder says as well.
@@ -70,7 +71,25 @@ def within(body: bytes) -> tuple[bytes, str]:
     """
     if len(body) <= UNCOUNTED or body.count(b",") <= ELEMENTS:
         return body, ""
-    counted = [(bytes(raw), field) for field, raw in _fields(_review.decode(body).request.object, "")]
+    return _without_excess(body, _review.decode(body).request.object)
+
+
+def object_within(text: bytes) -> tuple[bytes, str]:
+    """
+    Return the object *text* as `within` leaves it in a review, and what was left out of it.
+
+    Raises:
+        msgspec.MsgspecError: It is no object, which the decoder says as well.
+        RecursionError: It is nested too deeply.
+
+    """
+    if len(text) <= UNCOUNTED or text.count(b",") <= ELEMENTS:
+        return text, ""
+    return _without_excess(text, _part.decode(text))
+
+
+def _without_excess(body: bytes, part: _Part | None) -> tuple[bytes, str]:
+    counted = [(bytes(raw), field) for field, raw in _fields(part, "")]
     numbered = sorted(((text.count(b",") + 1, field, text) for text, field in counted), reverse=True)
     in_all = sum(number for number, _, _ in numbered)
     excess = ""
