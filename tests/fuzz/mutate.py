@@ -112,3 +112,44 @@ def text(chance: random.Random, value: bytes) -> bytes:
         )
         value = value[:start] + put + value[end:]
     return value
+
+
+HEADERS: Final = (
+    *(b"Transfer-Encoding: chunked", b"Content-Length: 5", b"Content-Length: +5", b"Content-Length: 0005", b"Host: b"),
+    *(b"Connection: close", b"Connection: keep-alive", b"Upgrade: h2c", b"Expect: 100-continue", b"Content-Length : 2"),
+    *(b"Content-Encoding: gzip", b"Content-Type: text/plain", b"content-type: application/json", b" folded", b"\tx"),
+    *(b"User-Agent: a", b"Accept: \x0b", b"Accept: " + b"x" * 9_000, b"Authorization: \x80", b"Traceparent: 00-1-1-01"),
+    *(b"Accept:", b"Accept:x", b": x", b"", b"X\x00: a", b"Accept-Encoding: gzip\r", b"Accept: a\nb"),
+    *((b"Tracestate: a\r\n" * 200)[:-2], b"Accept-Encoding: \xff", b"Content-Type: application/json"),
+)
+LINES: Final = (
+    *(
+        b"POST /mutate HTTP/1.1",
+        b"POST /mutate?timeout=1s HTTP/1.0",
+        b"POST  /mutate HTTP/1.1",
+        b"post /mutate HTTP/1.1",
+    ),
+    *(b"POST /mutate?timeout=%31s HTTP/1.1", b"POST /mutate?timeout=.. HTTP/1.1", b"POST //mutate HTTP/1.1"),
+    *(b"POST /mutate?timeout=2s&timeout=3s HTTP/1.1", b"POST http://a/mutate HTTP/1.1", b"POST /mutate# HTTP/1.1"),
+)
+
+
+def head(chance: random.Random, value: bytes) -> bytes:
+    """Return the request *value* with one to three lines of its head left out, doubled, moved or put in."""
+    first, _, body = value.partition(b"\r\n\r\n")
+    lines = first.split(b"\r\n")
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(lines))
+        match chance.randrange(7):
+            case 0 | 1 | 2:
+                lines.insert(chance.randrange(1, len(lines) + 1), chance.choice(HEADERS))
+            case 3:
+                lines.insert(place, lines[place])
+            case 4:
+                lines.append(lines.pop(place))
+            case 5 if len(lines) > 1:
+                del lines[place]
+            case _:
+                lines[0] = chance.choice(LINES)
+    ends = chance.choice((*(b"\r\n",) * 8, b"\n", b"\r"))
+    return ends.join(lines) + ends * 2 + body
