@@ -25,6 +25,7 @@ from certs.bundle import parse_bundle
 from certs.lifecycle import State
 from certs.secret import read_secret, write_secret
 from tests.chaos import tokens
+from tests.chaos.cgroup import Cgroups, cgroups
 from tests.chaos.etcd import take_pods
 from tests.chaos.kubelet import Node, Pod, Template, ip
 from tests.chaos.load import Call, Load
@@ -81,6 +82,8 @@ class Lab:
         self.rows: list[Row] = []
         self.starts: list[tuple[datetime, datetime]] = []
         """When the API server was starting again."""
+        self.no_cgroups = ""
+        """Why replicas have no cgroup with a memory limit each; empty where they have."""
         self.plane = ControlPlane(
             "1.37", folder / "kube", bind_address=ADDRESS, audit_policy=OURS, aggregator_routing=True
         )
@@ -95,6 +98,8 @@ class Lab:
             self._install()
             self.mount_token(tokens.mint(self.plane, NAMESPACE, NAME, life=timedelta(hours=2)))
             template = Template.of(self.document("Deployment"))
+            made = stack.enter_context(cgroups())
+            self.no_cgroups = made if isinstance(made, str) else ""
             host, port = self.plane.url.removeprefix("https://").split(":")
             environment = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
             self.node = Node(
@@ -104,6 +109,7 @@ class Lab:
                 service=NAME,
                 log=self.folder / "log",
                 environment=environment,
+                cgroups=made if isinstance(made, Cgroups) else None,
             )
             stack.callback(self.node.close)
             token = (self.folder / "kube" / "pki" / "tokens.csv").read_text().split(",")[0]

@@ -65,4 +65,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("chaos")
         terminalreporter.write_line(report.table(lab.rows))
         terminalreporter.write_line(f"measured at {commit()}")
+        if lab.no_cgroups:
+            terminalreporter.write_line(f"no memory cgroups ({lab.no_cgroups}): peak RSS was measured instead")
         terminalreporter.write_line(f"\n{len(lab.rows)} faults: {JSON.relative_to(ROOT)}")

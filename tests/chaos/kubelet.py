@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.chaos.cgroup import Cgroup, Cgroups, quantity
 from tests.parts.api import Api, ApiError
 from tests.parts.process import Process, ProcessError, wait_until
 
@@ -26,6 +27,12 @@ PROPAGATION_SECONDS: Final = 0.5
 """From a pod's new status to a new EndpointSlice: the kubelet's status write and the controller's queue."""
 READY_SECONDS: Final = 60.0
 TICK_SECONDS: Final = 0.05
+OOM_SCORE_ADJ: Final = 996
+"""
+Of a container that requests less memory than it may have, and little of the node's.
+
+https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
+"""
 
 
 @dataclass(slots=True)
@@ -73,6 +80,8 @@ class Template:
     probes: Mapping[str, Mapping[str, Any]]
     pre_stop_seconds: float
     grace_seconds: float
+    memory_bytes: int
+    """The limit."""
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any]) -> "Template":
@@ -85,6 +94,7 @@ class Template:
             probes={kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")},
             pre_stop_seconds=container["lifecycle"]["preStop"]["sleep"]["seconds"],
             grace_seconds=spec["terminationGracePeriodSeconds"],
+            memory_bytes=quantity(container["resources"]["limits"]["memory"]),
         )
 
 
@@ -96,6 +106,8 @@ class Pod:
     address: str
     process: Process
     probes: dict[str, Probe]
+    cgroup: Cgroup | None = None
+    """None where the machine lets us make none."""
     ready: bool = False
     started: bool = False
     terminating: bool = False
@@ -126,11 +138,15 @@ class Node:
         service: str,
         log: Path,
         environment: Mapping[str, str],
+        cgroups: Cgroups | None = None,
     ) -> None:
         self.template = template
         self.pods: list[Pod] = []
         self.ended: list[Pod] = []
         self.environment = dict(environment)
+        self._cgroups = cgroups
+        if cgroups is None:
+            self.environment["CLIENT_IP_MEMORY_LIMIT"] = str(template.memory_bytes)
         self._api = api
         self._namespace = namespace
         self._service = service
@@ -203,6 +219,8 @@ class Node:
         for pod in gone:
             if pod.thread is not None:
                 pod.thread.join()
+            if pod.cgroup is not None:
+                pod.cgroup.remove()
         self._changed.set()
         wait_until(lambda: self._written == [], what="an empty EndpointSlice")
 
@@ -222,14 +240,16 @@ class Node:
         name = f"webhook-{self._starts}"
         # All pods are in one network namespace here, so each listens on its own address and not on all.
         arguments = [each.replace("listen=:", f"listen={address}:") for each in self.template.arguments]
+        cgroup = None if self._cgroups is None else self._cgroups.make(name, self.template.memory_bytes)
+        prefix = () if cgroup is None else cgroup.prefix(OOM_SCORE_ADJ)
         process = Process(
             name,
-            [sys.executable, "-m", "webhook.cli", *arguments],
+            [*prefix, sys.executable, "-m", "webhook.cli", *arguments],
             log=self._log / f"{name}.log",
             environment=self.environment,
         )
         probes = {kind: Probe.of(spec, self.template.ports) for kind, spec in self.template.probes.items()}
-        return Pod(name, address, process, probes)
+        return Pod(name, address, process, probes, cgroup)
 
     def _sync(self, pod: Pod) -> None:
         """Probe one pod, and restart its container where that is due, until it is told to go."""
@@ -292,6 +312,8 @@ class Node:
         except ProcessError:
             code = pod.process.kill()
         pod.exit_codes.append(code)
+        if pod.cgroup is not None:
+            pod.cgroup.remove()
         if pod in self.pods:
             self.pods.remove(pod)
         self.ended.append(pod)

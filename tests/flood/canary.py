@@ -1,10 +1,11 @@
 """
-A small caller beside a flood: `python -m tests.flood.canary HOST:PORT CA SECONDS [PER_SECOND] [fresh]`.
+A small caller beside a flood: `python -m tests.flood.canary HOST:PORT CA SECONDS`.
 
-It asks one small review so many times a second, open loop as the API server does, on one connection or on fresh ones,
-and writes how long answers took.
+It asks one small review so many times a second, open loop as the API server does, on connections that it keeps or on
+fresh ones, and writes how long answers took.
 """
 
+import argparse
 import asyncio
 import json
 import ssl
@@ -30,8 +31,9 @@ class Heard:
 
 
 class _Caller:
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext, name: str | None) -> None:
         self._to = host, port, context
+        self._name = name
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, *, fresh: bool) -> None:
@@ -39,7 +41,7 @@ class _Caller:
         if self._free and not fresh:
             reader, writer = self._free.pop()
         else:
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=self._name)
         writer.write(head(len(REVIEW), timeout="2s") + REVIEW)
         answer = await reader.readuntil(b"\r\n\r\n")
         if not answer.startswith(b"HTTP/1.1 200 "):
@@ -52,9 +54,11 @@ class _Caller:
             self._free.append((reader, writer))
 
 
-async def canary(host: str, port: int, ca: str, seconds: float, per_second: float, *, fresh: bool) -> Heard:
-    """Ask for *seconds*, and return what was heard."""
-    caller = _Caller(host, port, ssl.create_default_context(cafile=ca))
+async def canary(
+    address: tuple[str, int], ca: str, seconds: float, *, name: str | None, per_second: float, fresh: bool
+) -> Heard:
+    """Ask for *seconds*, and return what was heard; the certificate must be for *name*, or else for the host."""
+    caller = _Caller(*address, ssl.create_default_context(cafile=ca), name)
     took: list[float] = []
     failed = 0
 
@@ -64,7 +68,7 @@ async def canary(host: str, port: int, ca: str, seconds: float, per_second: floa
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await caller.ask(fresh=fresh)
-        except (OSError, TimeoutError, EOFError, asyncio.IncompleteReadError) as error:
+        except (OSError, TimeoutError, EOFError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             failed += 1
         took.append(time.monotonic() - begun)
@@ -79,14 +83,29 @@ async def canary(host: str, port: int, ca: str, seconds: float, per_second: floa
     return Heard(asked=len(took), failed=failed, median_ms=took[len(took) // 2] * 1e3, longest_ms=took[-1] * 1e3)
 
 
-def main(arguments: list[str]) -> None:
-    """Ask as the *arguments* say."""
-    address, ca, seconds, *more = arguments
-    host, _, port = address.rpartition(":")
-    per_second = next((float(each) for each in more if each != "fresh"), 20.0)
-    heard = uvloop.run(canary(host, int(port), ca, float(seconds), per_second, fresh="fresh" in more))
+def main() -> None:
+    """Ask, and print what was heard as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="HOST:PORT")
+    parser.add_argument("ca", help="file of the CA's certificates")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--name", help="what the certificate must be for (default: HOST)")
+    parser.add_argument("--per-second", type=float, default=20, help="(default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="a connection for each")
+    options = parser.parse_args()
+    host, _, port = options.address.rpartition(":")
+    heard = uvloop.run(
+        canary(
+            (host, int(port)),
+            options.ca,
+            options.seconds,
+            name=options.name,
+            per_second=options.per_second,
+            fresh=options.fresh,
+        )
+    )
     print(json.dumps(asdict(heard)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

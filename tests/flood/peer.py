@@ -1,16 +1,17 @@
 """
-Floods, as a peer without credentials makes them: `python -m tests.flood.peer KIND… HOST:PORT SECONDS [SOURCE]`.
+Floods, as a peer without credentials makes them: `python -m tests.flood.peer HOST:PORT SECONDS [KIND…]`.
 
 Each kind goes on for that time: what the server ends is opened again. It writes how often each thing happened.
 """
 
+import argparse
 import asyncio
-import gzip
+import functools
 import json
 import resource
 import ssl
-import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +36,10 @@ def head(length: int, *, more: str = "", timeout: str = "30s") -> bytes:
     ).encode()
 
 
+@functools.cache
 def _compressed() -> bytes:
-    body = gzip.compress(b" " * (100 << 20))
+    pieces = zlib.compressobj(level=1, wbits=31)
+    body = b"".join([*(pieces.compress(b" " * (1 << 20)) for _ in range(100)), pieces.flush()])
     return head(len(body), more="Content-Encoding: identity\r\nContent-Encoding: gzip\r\n") + body
 
 
@@ -46,7 +49,6 @@ class Flood:
 
     host: str
     port: int
-    until: float
     source: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     _context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
@@ -67,17 +69,14 @@ class Flood:
         return pair
 
     async def again(self, number: int, act: Callable[[], Awaitable[None]]) -> None:
-        """Do *act* as often as time allows, *number* of it at once."""
+        """Do *act* again and again until cancelled, *number* of it at once."""
 
         async def one() -> None:
-            while time.monotonic() < self.until:
+            while True:
                 try:
-                    async with asyncio.timeout(max(self.until - time.monotonic(), 0.01)):
-                        await act()
-                except TimeoutError:
-                    return
-                except (OSError, asyncio.IncompleteReadError, EOFError):
-                    self.counts["ended"] += 1
+                    await act()
+                except (OSError, EOFError) as error:
+                    self.counts[type(error).__name__] += 1
                     await asyncio.sleep(0.05)
 
         await asyncio.gather(*(one() for _ in range(number)))
@@ -130,6 +129,7 @@ class Flood:
                 while True:
                     writer.write(many)
                     await writer.drain()
+                    await asyncio.sleep(0)  # which draining is not, where there is room
 
             sending = asyncio.create_task(send())
             try:
@@ -154,6 +154,7 @@ class Flood:
                 while True:
                     writer.write(many)
                     await writer.drain()
+                    await asyncio.sleep(0)  # which draining is not, where there is room
             finally:
                 writer.transport.abort()
 
@@ -191,22 +192,50 @@ KINDS: Final[Mapping[str, Callable[[Flood], Awaitable[None]]]] = {
 }
 
 
-async def flood(kinds: list[str], host: str, port: int, seconds: float, source: str | None) -> Counter[str]:
-    """Make all *kinds* at once, for *seconds*; return what happened."""
-    peer = Flood(host, port, time.monotonic() + seconds, source)
-    await asyncio.gather(*(KINDS[kind](peer) for kind in kinds))
+async def flood(
+    kinds: list[str], address: tuple[str, int], *, seconds: float, least: int, source: str | None
+) -> Counter[str]:
+    """
+    Make all *kinds* at once, for *seconds*; return what happened.
+
+    Args:
+        least: Connections that are opened before it ends, where that takes no more than three times as long.
+
+    """
+    _compressed()  # before its time begins
+    peer = Flood(*address, source)
+    begun = time.monotonic()
+    flooding = asyncio.gather(*(KINDS[kind](peer) for kind in kinds))
+    while (passed := time.monotonic() - begun) < seconds or (peer.counts["opened"] < least and passed < 3 * seconds):
+        await asyncio.wait([flooding], timeout=0.1)
+        if flooding.done():
+            break
+    flooding.cancel()
+    await asyncio.gather(flooding, return_exceptions=True)
     return peer.counts
 
 
-def main(arguments: list[str]) -> None:
-    """Make a flood of what the *arguments* name."""
+def main() -> None:
+    """Make a flood, and print what happened as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="HOST:PORT")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(KINDS)} (default: all)")
+    parser.add_argument("--least", type=int, default=0, help="connections that are opened before it ends")
+    parser.add_argument("--source", help="the address to come from")
+    options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    kinds = [each for each in arguments if each in KINDS] or list(KINDS)
-    address, seconds, *source = [each for each in arguments if each not in KINDS]
-    host, _, port = address.rpartition(":")
-    print(json.dumps(uvloop.run(flood(kinds, host, int(port), float(seconds), source[0] if source else None))))
+    host, _, port = options.address.rpartition(":")
+    happened = flood(
+        options.kinds or list(KINDS),
+        (host, int(port)),
+        seconds=options.seconds,
+        least=options.least,
+        source=options.source,
+    )
+    print(json.dumps(uvloop.run(happened)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -97,6 +97,8 @@ def set_up_logging(log_format: str, level: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # uvloop says it of what is written to a peer that is gone: anybody can have it said, as often as they like.
+    logging.getLogger("asyncio").addFilter(lambda record: record.msg != "SSL connection is closed")
 
 
 @click.command(

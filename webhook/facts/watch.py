@@ -42,9 +42,9 @@ log: Final = logging.getLogger(__name__)
 
 PAGE: Final = 250
 """Objects in a page, where they are small."""
-FIRST_PAGE: Final = 10
+FIRST_PAGE: Final = 4
 """Objects in the first page, of which nobody knows yet how large they are; etcd holds none of over 1.5 MiB."""
-PAGE_BYTES: Final = 2 << 20
+PAGE_BYTES: Final = 1 << 20
 """What the next pages aim at: decoding one keeps the event loop for a few milliseconds at most."""
 PUBLISH_SECONDS: Final = 0.05
 WATCH_SECONDS: Final = 300
