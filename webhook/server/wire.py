@@ -43,7 +43,8 @@ _HEAD: Final = re.compile(
 """
 A head that says nothing but how long the body is and how long it may take, each header once and where Go writes it.
 
-Python's own client, which the tests use, has Accept-Encoding where Go has User-Agent. So nothing is taken that aiohttp would refuse or read otherwise; the values are shorter than the lines that it takes.
+Python's own client, which the tests use, has Accept-Encoding where Go has User-Agent. Nothing is taken that aiohttp
+would refuse or read otherwise: values are shorter than the lines that it takes.
 https://github.com/golang/go/blob/go1.26.0/src/net/http/request.go#L599
 """
 SHUTDOWN_LEAST_SECONDS: Final = 0.1
