@@ -31,7 +31,7 @@ RUN python3 -m venv --without-pip /sbom \
  && /pip/bin/pip --python /sbom/bin/python install --quiet --no-cache-dir --no-deps \
       --only-binary :all: --require-hashes -r requirements/sbom.txt \
  && mkdir -p /usr/share/client-ip-webhook \
- && /sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON --pyproject pyproject.toml \
+ && /sbom/bin/cyclonedx-py environment --gather-license-texts --output-reproducible --output-format JSON --pyproject pyproject.toml \
       --mc-type application --output-file /usr/share/client-ip-webhook/sbom.cdx.json /opt/client-ip/bin/python
 # Of the Kubernetes client only configuration and credentials are used: its model classes are most of the image.
 RUN cd /opt/client-ip/lib/python3*/site-packages/kubernetes \

@@ -31,7 +31,7 @@ def write_bill(sources: Path, work: Path, bill: Path) -> Path:
         "runpy.run_module('cyclonedx_py', run_name='__main__', alter_sys=True)"
     )
     command = [sys.executable, "-c", program, str(wheels("sbom"))]
-    command += ["environment", "--output-reproducible", "--output-format", "JSON"]
+    command += ["environment", "--gather-license-texts", "--output-reproducible", "--output-format", "JSON"]
     command += ["--pyproject", str(sources / "pyproject.toml"), "--mc-type", "application"]
     subprocess.run([*command, "--output-file", str(bill), str(python)], check=True, capture_output=True)
     return bill
