@@ -233,7 +233,10 @@ class Rotator:
             raise
         self._changes_in_a_row = self._changes_in_a_row + 1 if self._changes() > before else 0
         if self._changes_in_a_row == MAX_CHANGES_IN_A_ROW:
-            log.warning("somebody keeps changing the Secret or the caBundle: trying once in %s", self._pace.disputed)
+            log.warning(
+                "another client keeps changing the Secret or the caBundle; trying again in %s",
+                self._pace.disputed,
+            )
         return self.status
 
     async def _pass_until_undisturbed(self) -> None:
@@ -348,7 +351,7 @@ class Rotator:
     ) -> None:
         place, name = self._location.namespace, self._location.secret
         if stored is not None and stored.get("immutable"):
-            raise RefusedError(f"the Secret {place}/{name} is immutable: delete it, and it is made anew")
+            raise RefusedError(f"the Secret {place}/{name} is immutable: delete it, and the webhook creates a new one")
         secret = write_secret(stored, state, namespace=place, name=name, organization=self._settings.organization)
         if stored is None:
             await self._api.create_secret(place, secret)
@@ -357,7 +360,7 @@ class Rotator:
         self._counts["store"] += 1
         if self._remembered is not None and not reading.is_intact:
             self._counts["restore"] += 1
-            log.warning("the Secret %s/%s was put back from memory", place, name)
+            log.warning("the Secret %s/%s was restored from memory", place, name)
         for problem in reading.problems:
             log.warning("the Secret %s/%s was damaged: %s", place, name, problem)
         for remark in reading.remarks:

@@ -200,7 +200,7 @@ class MountedPair:
                 refused = ""
             except PairError as error:
                 if str(error) != refused:
-                    log.warning("keeping the certificate that is served: %s", error)
+                    log.warning("the previous certificate stays in use: %s", error)
                 refused = str(error)
             await asyncio.sleep((min(interval, RETRY_INTERVAL) if refused else interval).total_seconds())
 
@@ -238,7 +238,7 @@ class MountedClientCA:
                 refused = ""
             except PairError as error:
                 if str(error) != refused:
-                    log.warning("keeping the clients' CAs that are trusted: %s", error)
+                    log.warning("the previous client CAs stay in use: %s", error)
                 refused = str(error)
             await asyncio.sleep(interval.total_seconds())
 

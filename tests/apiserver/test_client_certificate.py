@@ -173,7 +173,7 @@ def test_the_file_is_followed(guarded: Guarded) -> None:
     assert guarded.ask(client) == 200
     following = issue_ca(organization="front-proxy", now=NOW, life=10 * DAY)
     guarded.client_ca.write_text("no certificate")
-    guarded.server.wait_for_log("keeping the clients' CAs that are trusted", seconds=30)
+    guarded.server.wait_for_log("the previous client CAs stay in use", seconds=30)
     assert guarded.ask(client) == 200
     guarded.client_ca.write_bytes(following.certificate_pem + guarded.ca.certificate_pem)
 

@@ -508,4 +508,4 @@ def test_what_is_no_kubeconfig_is_said(tmp_path: Path, text: str) -> None:
 def test_fields_that_nobody_knows_are_named(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     config.cluster["proxy-uri"] = "http://127.0.0.1:1"
     assert user_of(config.write()) == "admin"
-    assert "cluster test: proxy-uri: not known, and not heeded" in caplog.text
+    assert "cluster test: proxy-uri: unknown field, ignored" in caplog.text

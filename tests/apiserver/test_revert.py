@@ -69,9 +69,9 @@ def test_what_undoes_it_is_printed_and_nothing_is_changed(control_plane: Control
     }
     written = json.dumps(patch, separators=(",", ":"))
     assert done.stdout.splitlines() == [
-        "# Services that the webhook made Local",
+        "# Services that the webhook set to Local:",
         f"kubectl patch service ours -n {out} --type merge -p '{written}'",
-        "# Pods keep their mode until they are made anew: after opting out",
+        "# Pods keep their mode until they are recreated. After you have opted out, run:",
         f"kubectl rollout restart deployment/web -n {out}  # 3 pods",
         f"# Pod {out}/bare (1 pod): delete the pods or make it anew",
     ]
@@ -117,7 +117,10 @@ def test_what_is_opted_in_is_left_until_it_opts_out(control_plane: ControlPlane,
 def test_a_cluster_without_our_work_is_said_to_be_one(control_plane: ControlPlane, api: Api) -> None:
     name = namespace_of(api, f"none-{secrets.token_hex(3)}")
     done = revert(control_plane, "-n", name)
-    assert (done.returncode, done.stdout) == (0, "Nothing bears the label client-ip.dev/method: nothing to undo.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "No object has the label client-ip.dev/method: there is nothing to revert.\n",
+    )
 
 
 def test_the_whole_cluster_is_looked_at_where_no_namespace_is_named(

@@ -95,7 +95,7 @@ def test_a_reason_leads_to_what_it_means(reader: Reader, report: str) -> None:
     opened = reader.open(report)
     opened.page.locator("#groups a", has_text="mixed-nodes").first.click()
     assert opened.page.url.endswith("#mixed-nodes")
-    assert "leave those nodes out" in opened.page.inner_text("dt#mixed-nodes + dd")
+    assert "exclude these nodes" in opened.page.inner_text("dt#mixed-nodes + dd")
     assert_silent(opened)
 
 

@@ -35,7 +35,7 @@ def test_the_table_names_object_decision_reason_and_what_to_do() -> None:
     assert head.split() == ["OBJECT", "DECISION", "REASON", "WHAT", "IT", "MEANS"]
     assert any(re.match(r"shop/\S+ +patch +tproxy ", row) for row in rows)
     assert any(" mixed-nodes " in row for row in rows)
-    assert any("→ leave those nodes out" in row for row in rows)
+    assert any("→ exclude these nodes" in row for row in rows)
     assert "\x1b" not in printed, "colour where there is no terminal"
 
 

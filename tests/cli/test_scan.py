@@ -31,7 +31,7 @@ def test_the_sentence_comes_first(dump: Path) -> None:
     printed = run("scan", "--state", CLUSTER, "--state", str(dump), *NOW).stdout
     assert printed.splitlines()[0] == "2 workloads: 0 preserved, 1 after a restart, 1 needs a change"
     assert "    kubectl rollout restart deployment/web -n shop\n" in printed
-    assert "incompatible-nodes: pin the pod" in printed
+    assert "incompatible-nodes: schedule the pod" in printed
 
 
 def test_json_has_the_pair(dump: Path) -> None:

@@ -67,7 +67,7 @@ def test_mounted_certificates_are_followed_and_a_bad_pair_changes_nothing(tmp_pa
         connection = server.connect()
         assert server.ask(review(POD), connection=connection).status == 200
         certificate.write_bytes(second.certificate_pem)
-        server.wait_for_log("keeping the certificate that is served")
+        server.wait_for_log("the previous certificate stays in use")
         assert server.ask(review(POD)).status == 200
         key.write_bytes(second.key_pem)
         server.wait_for_log("serving the certificate in")
@@ -98,11 +98,11 @@ def test_every_option_can_come_from_the_environment(tmp_path: Path, cluster: str
 
 
 WRONG = {
-    "no certificate": (["--state", "."], "give one of --tls-cert and --tls-key, --tls-self-signed, --tls-secret"),
-    "half a pair": (["--state", ".", "--tls-cert", "a"], "--tls-cert and --tls-key belong together"),
-    "a port that is none": (["--listen", "localhost"], "is no HOST:PORT"),
+    "no certificate": (["--state", "."], "use one of: --tls-cert with --tls-key, --tls-self-signed, --tls-secret"),
+    "half a pair": (["--state", ".", "--tls-cert", "a"], "--tls-cert and --tls-key must be used together"),
+    "a port that is none": (["--listen", "localhost"], "is not HOST:PORT"),
     "a state that is not there": (["--tls-self-signed", "--state", "nowhere"], "no such file or folder"),
-    "state and cluster": (["--tls-self-signed", "--state", ".", "--context", "a"], "--state replaces the cluster"),
+    "state and cluster": (["--tls-self-signed", "--state", ".", "--context", "a"], "--state cannot be combined with"),
     "an option that is none": (["--frobnicate"], "No such option"),
 }
 

@@ -83,9 +83,9 @@ def test_what_can_t_be_used_is_said_once_and_used_when_it_can(tmp_path: Path, st
     whole = nodes.read_text()
     with Server(tmp_path / "run", "--state", str(state)) as server:
         nodes.write_text("kind: [")
-        server.wait_for_log("the last good facts stay in use", seconds=30)
+        server.wait_for_log("the previous state stays in use", seconds=30)
         time.sleep(4)
-        assert server.log.read_text().count("the last good facts stay in use") == 1
+        assert server.log.read_text().count("the previous state stays in use") == 1
         assert server.metric('client_ip_cache_age_seconds{kind="files"}') > 3
         nodes.write_text(whole)
         server.wait_for_log("files changed: read again", seconds=30)

@@ -213,12 +213,12 @@ def test_the_pods_own_addresses_count(tmp_path: Path) -> None:
         (("--since", "5", "deploy/reviews"), b"", "'5' is not a duration such as 90s, 5m or 1h30m"),
         (("--since", "0s", "deploy/reviews"), b"", "'0s': must be greater than zero"),
         (("--pod", "no/such.yaml", "-"), b"", "--pod no/such.yaml: No such file or directory"),
-        (("--pod", "-", "-"), b"", "standard input can be read once"),
+        (("--pod", "-", "-"), b"", "standard input can be read only once"),
         (("--pod", "-", str(LOGS / "tproxy.json.log")), b"kind: [", "--pod:\n"),
         (
             ("--pod", "-", str(LOGS / "tproxy.json.log")),
             b"{apiVersion: v1, kind: Service, metadata: {name: a}}",
-            "--pod -: there is no Pod in it",
+            "--pod -: it contains no Pod",
         ),
         (
             ("--pod", "-", str(LOGS / "tproxy.json.log")),

@@ -111,7 +111,7 @@ def _manifests(files: Sequence[str], cluster: str) -> list[Found]:
         expand([cluster])
         found = [each for path in expand(files) for each in read(str(path), path.read_bytes(), problems)]
     except FilesInvalid as error:
-        raise click.UsageError(f"{error} (run it in the checkout, or name the files)") from error
+        raise click.UsageError(f"{error} (run the demo in the checkout, or name the files)") from error
     if problems:
         raise click.UsageError("\n".join(map(str, problems)))
     return [each for each in found if each.kind in GROUPS]

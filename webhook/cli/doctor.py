@@ -91,7 +91,7 @@ def command(
         raise click.UsageError("--redact-names needs --bundle")
     if state is not None:
         if bundle is not None or wait:
-            raise click.UsageError("--state goes with neither --bundle nor --wait: nothing is read from a cluster")
+            raise click.UsageError("--state cannot be combined with --bundle or --wait")
         return _tell(run(GROUPS, _from(Path(state))), output, strict=strict)
     deadline = time.monotonic() + _seconds(wait)
     from webhook.cli.opened import ask  # noqa: PLC0415  # files never pay for `kubernetes`
@@ -154,7 +154,7 @@ async def _write(cluster: Cluster, evidence: Evidence, path: Path, *, redact_nam
         write_bundle(path, evidence, client=webhook.__version__, metrics=metrics, logs=logs, redact_names=redact_names)
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}") from error
-    click.echo(f"wrote {path}: look at it before you send it", err=True)
+    click.echo(f"wrote {path}: review it before you send it", err=True)
 
 
 def _tell(groups: list[CheckedGroup], output: str, *, strict: bool) -> int:

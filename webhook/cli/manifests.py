@@ -136,7 +136,7 @@ def read_manifests(
 
     """
     if [*files, *states].count(STDIN) > 1:
-        raise click.UsageError("standard input can be read once: name - for FILE or for --state")
+        raise click.UsageError("standard input can be read only once: use - either for FILE or for --state")
     problems: list[Problem] = []
     remarks: list[str] = []
     if states:
@@ -151,7 +151,7 @@ def read_manifests(
     left = {id(each) for each in take_all(found, collector, problems)}
     documents = [(each, tuple(_subjects(each, around, collector, problems, remarks))) for each in found]
     if problems:
-        raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+        raise click.UsageError("invalid input:\n" + "\n".join(map(str, problems)))
     subjects = tuple(subject for _, below in documents for subject in below)
     undecided = [each for each, below in documents if id(each) in left and not below]
     snapshot = collector.snapshot()

@@ -77,11 +77,11 @@ def command(
 async def _revert(cluster: Cluster, namespaces: Sequence[str], *, apply: bool, dry_run: bool, opt_out: bool) -> int:
     found = await _read(cluster, namespaces)
     if not found.services and not found.pods:
-        click.echo("Nothing bears the label client-ip.dev/method: nothing to undo.")
+        click.echo("No object has the label client-ip.dev/method: there is nothing to revert.")
         return 0
     code = 0
     if found.services:
-        click.echo("# Services that the webhook made Local")
+        click.echo("# Services that the webhook set to Local:")
     for service in found.services:
         if service.opted_in and not opt_out:
             click.echo(
@@ -94,7 +94,7 @@ async def _revert(cluster: Cluster, namespaces: Sequence[str], *, apply: bool, d
         else:
             code = max(code, await _set_back(cluster, service, opt_out=opt_out, dry_run=dry_run))
     if found.pods:
-        click.echo("# Pods keep their mode until they are made anew: after opting out")
+        click.echo("# Pods keep their mode until they are recreated. After you have opted out, run:")
         for line in found.restarts():
             click.echo(line)
     return code
@@ -108,14 +108,14 @@ async def _set_back(cluster: Cluster, service: LocalService, *, opt_out: bool, d
     try:
         answer = await cluster.client.request("PATCH", path, query=query, body=body, content_type=MERGE_PATCH)
     except NotFoundError:
-        click.echo(f"{called}: it is gone")
+        click.echo(f"{called}: not found")
         return 0
     except KubeError as error:
         click.echo(f"{called}: {error}", err=True)
         return 1
     is_now = msgspec.json.decode(answer, type=RunningService).spec.external_traffic_policy
     if is_now != "Cluster":
-        click.echo(f"{called}: something makes it {is_now} again", err=True)
+        click.echo(f"{called}: another client sets it to {is_now} again", err=True)
         return 1
     click.echo(f"{called}: {'would be' if dry_run else 'is'} Cluster")
     return 0

@@ -70,7 +70,7 @@ async def _explain(
         as_is = _as_is(pod)
         click.echo(f"  running: {as_is['name']} on {as_is['node'] or 'no node yet'}: {as_is['fact']}")
     if pods:
-        click.echo("  A pod's mode is fixed when it is made: kubectl rollout restart makes new ones.\n")
+        click.echo("  A pod's mode is fixed when it is created: use kubectl rollout restart to replace pods.\n")
     return {}
 
 

@@ -181,11 +181,11 @@ def command(
     if namespaces and all_namespaces:
         raise click.UsageError("-n and -A cannot be combined")
     if fail_on == "new" and baseline is None:
-        raise click.UsageError("--fail-on new needs --baseline: new beside what?")
+        raise click.UsageError("--fail-on new needs --baseline")
     if write_reports and states:
-        raise click.UsageError("--write-reports needs a cluster, and --state names files")
+        raise click.UsageError("--write-reports needs a cluster, and cannot be combined with --state")
     if events and not write_reports:
-        raise click.UsageError("--events needs --write-reports: what the reports know already is not new")
+        raise click.UsageError("--events needs --write-reports: the reports tell which losses are new")
     if record is not None and (states or namespaces):
         raise click.UsageError("--record is for a scan of the whole cluster: without --state and -n")
     former = _baseline(baseline)
@@ -239,7 +239,7 @@ def from_files(
     fold = Fold(collector.snapshot(), now=now, owner_keys=keys)
     read_files(found, fold, namespaces, problems)
     if problems:
-        raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+        raise click.UsageError("invalid input:\n" + "\n".join(map(str, problems)))
     scope = Scope(source=", ".join(states), namespaces=sorted(namespaces) if namespaces is not None else None)
     return fold, scope
 
@@ -316,9 +316,9 @@ def _with_policy(collector: Collector, policy: str | None) -> Collector:
     path = Path(policy)
     take_all(read(policy, read_bytes(path, problems), problems), collector, problems)
     if problems:
-        raise click.UsageError("bad input:\n" + "\n".join(map(str, problems)))
+        raise click.UsageError("invalid input:\n" + "\n".join(map(str, problems)))
     if collector.rules_changed:
-        raise click.UsageError("--policy has other nodes.rules than the cluster's: only --state can be asked by it")
+        raise click.UsageError("--policy has other nodes.rules than the cluster: use it with --state")
     return collector
 
 

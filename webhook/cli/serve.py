@@ -50,7 +50,7 @@ class AddressType(click.ParamType[Address]):
             return value
         host, colon, port = value.rpartition(":")
         if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is no HOST:PORT such as 0.0.0.0:8443 or [::]:8443", param, ctx)
+            self.fail(f"{value!r} is not HOST:PORT, for example 0.0.0.0:8443 or [::]:8443", param, ctx)
         return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104  # what ":8443" means everywhere
 
 
@@ -66,7 +66,7 @@ class MemoryType(click.ParamType[int]):
             return value
         found = re.fullmatch(r"([0-9]{1,15})([A-Za-z]{0,2})", value, re.ASCII)
         if found is None or found[2] not in self.units:
-            self.fail(f"{value!r} is no quantity such as 256Mi", param, ctx)
+            self.fail(f"{value!r} is not a quantity such as 256Mi", param, ctx)
         count = int(found[1]) * self.units[found[2]]
         if count < LEAST_MEMORY_BYTES:
             self.fail(f"{value} is too little: at least {LEAST_MEMORY_BYTES >> 20}Mi are needed", param, ctx)
@@ -279,11 +279,11 @@ def command(
     set_up_logging(log_format, log_level)
     chosen = (tls_cert is not None or tls_key is not None) + tls_self_signed + (tls_secret is not None)
     if chosen != 1:
-        raise click.UsageError("give one of --tls-cert and --tls-key, --tls-self-signed, --tls-secret")
+        raise click.UsageError("use one of: --tls-cert with --tls-key, --tls-self-signed, --tls-secret")
     if tls_secret is not None and states:
-        raise click.UsageError("--tls-secret needs a cluster: it does not go with --state")
+        raise click.UsageError("--tls-secret needs a cluster, and cannot be combined with --state")
     if client_names and client_ca is None:
-        raise click.UsageError("--client-name goes with --client-ca")
+        raise click.UsageError("--client-name needs --client-ca")
     clients = _client_ca(client_ca)
     rotator = None
     if tls_secret is not None:
@@ -366,9 +366,9 @@ def _certificate(
                 f"--ca-out: {error}" if isinstance(error, OSError) else f"--tls-host: {error}"
             ) from error
     if certificate is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key belong together")
+        raise click.UsageError("--tls-cert and --tls-key must be used together")
     if ca_out is not None or hosts:
-        raise click.UsageError("--ca-out and --tls-host go with --tls-self-signed")
+        raise click.UsageError("--ca-out and --tls-host need --tls-self-signed")
     try:
         serving, follow = tls.mounted(certificate, key, client_ca=clients)
     except PairError as error:
@@ -416,7 +416,7 @@ def _source(
 ) -> FactSource:
     if states:
         if kubeconfig or context:
-            raise click.UsageError("--state replaces the cluster: it goes with neither --kubeconfig nor --context")
+            raise click.UsageError("--state cannot be combined with --kubeconfig or --context")
         try:
             return FileSource(states, own_namespace=namespace)
         except FilesInvalid as error:

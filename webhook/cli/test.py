@@ -111,7 +111,7 @@ def _results(paths: Sequence[str], states: Sequence[str], now: datetime) -> list
             field = f"object.{error.field}" if error.field else "object"
             problems.append(each.problem(field, error.message))
     if problems:
-        raise click.UsageError("bad input:\n" + "\n".join(map(str, dict.fromkeys(map(str, problems)))))
+        raise click.UsageError("invalid input:\n" + "\n".join(map(str, dict.fromkeys(map(str, problems)))))
     if not results:
         raise click.UsageError(NOTHING)
     return results

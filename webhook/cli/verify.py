@@ -168,7 +168,7 @@ def _is_name(text: str) -> bool:
 
 def _verify_files(logs: Sequence[str], pod_file: str | None, tally: Tally) -> None:
     if logs.count(STDIN) + (pod_file == STDIN) > 1:
-        raise click.UsageError("standard input can be read once")
+        raise click.UsageError("standard input can be read only once")
     for name in logs:
         _look_at(name)
     pods = _pods(pod_file) if pod_file is not None else []
@@ -235,7 +235,7 @@ def _pods(file: str) -> list[tuple[dict[str, Any], PodMode]]:
     if problems:
         raise click.UsageError("--pod:\n" + "\n".join(map(str, problems)))
     if not pods:
-        raise click.UsageError(f"--pod {file}: there is no Pod in it")
+        raise click.UsageError(f"--pod {file}: it contains no Pod")
     try:
         return [(pod, injected(pod)) for pod in pods]
     except FactError as error:

@@ -49,7 +49,7 @@ async def verify_running(cluster: Cluster, asked: Asked, tally: Tally) -> None:
         else:
             tally.faults.append(f"{_name(pod)} was not read: {fault}")
     if asked.follow and len(readable) > MAX_FOLLOWED:
-        raise click.UsageError(f"{len(readable)} logs are too many to follow (at most {MAX_FOLLOWED}): name some pods")
+        raise click.UsageError(f"{len(readable)} logs are too many to follow (at most {MAX_FOLLOWED}): name fewer pods")
     logs = [
         (pod, Log(tally, f"pod/{pod['metadata']['name']}", pod=_name(pod), own=own_addresses(pod))) for pod in readable
     ]

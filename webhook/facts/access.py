@@ -302,7 +302,7 @@ def _look_at(name: str, context: Mapping[str, Any], cluster: Mapping[str, Any], 
     ):
         unknown = sorted(set(fields) - known)
         if unknown:
-            log.warning("kubeconfig: %s: %s: not known, and not heeded", whose, ", ".join(unknown))
+            log.warning("kubeconfig: %s: %s: unknown field, ignored", whose, ", ".join(unknown))
 
 
 # --- Credentials

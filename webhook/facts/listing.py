@@ -91,7 +91,7 @@ class Kept:
             try:
                 self._put(folded)
             except FactError as error:
-                log.warning("an object can't be read and is passed over: %s", error)
+                log.warning("an object cannot be read and is skipped: %s", error)
             await slices.breathe()
         gc.freeze()
 

@@ -182,7 +182,7 @@ def _command(paths: Sequence[str]) -> list[str]:
 
 
 def _load_here(paths: Sequence[str], own_namespace: str, error: OSError) -> Collector:
-    log.warning("no process can be started to read the files (%s): they are read here", error)
+    log.warning("cannot start a process that reads the files (%s); the server reads them itself", error)
     return load(paths, own_namespace=own_namespace)
 
 

@@ -92,7 +92,7 @@ class FileSource:
                 self._retry_at = time.monotonic() + pause
                 if str(error) != self._said:
                     self._said = str(error)
-                    log.error("the files can't be used, the last good facts stay in use:\n%s", error)  # noqa: TRY400
+                    log.error("the files are invalid; the previous state stays in use:\n%s", error)  # noqa: TRY400
 
     async def _poll(self) -> None:
         mark = await asyncio.to_thread(fingerprint, self._paths)

@@ -408,7 +408,7 @@ class ClusterSource:
             try:
                 listing.take(*await folded(followed.fold, item, size, apart=followed.apart))
             except (FactError, msgspec.MsgspecError) as error:
-                log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
+                log.warning("%s: an object cannot be read and is skipped: %s", followed.kind, error)
             await slices.taken(size)
         return page.metadata
 
@@ -448,7 +448,7 @@ class ClusterSource:
             _, kept = await folded(followed.fold, raw, size, apart=followed.apart)
             followed.put(kept)
         except (FactError, msgspec.MsgspecError) as error:
-            log.warning("%s: an object can't be read and is passed over: %s", followed.kind, error)
+            log.warning("%s: an object cannot be read and is skipped: %s", followed.kind, error)
 
     def _say(self, key: str, text: str) -> None:
         if key not in self._said:

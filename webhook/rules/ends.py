@@ -42,7 +42,7 @@ def read_time(text: str) -> datetime:
             raise ValueError(text)
         return datetime.fromisoformat(text.upper())
     except ValueError as error:
-        raise ValueError(f"{text!r} is no RFC 3339 time such as 2027-03-31T00:00:00Z") from error
+        raise ValueError(f"{text!r} is not an RFC 3339 time such as 2027-03-31T00:00:00Z") from error
 
 
 def moment(time: datetime) -> str:

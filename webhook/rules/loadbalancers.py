@@ -76,7 +76,7 @@ class Where:
 
     def _condition(self) -> str:
         if self.is_in:
-            return f"`{self.key}: {'|'.join(self.is_in)}`"
+            return f"`{self.key}:` {' or '.join(f'`{each}`' for each in self.is_in)}"
         if self.is_set:
             return f"`{self.key}` set"
         if self.is_not:

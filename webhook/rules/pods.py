@@ -202,7 +202,7 @@ def _waypoint(case: PodCase) -> str | None:
 def _warn_of_waypoint(case: PodCase) -> None:
     waypoint = _waypoint(case)
     if waypoint is not None:
-        case.warn(f"{waypoint}: requests that come through the waypoint show its IP, whatever the sidecar does")
+        case.warn(f"{waypoint}: requests through the waypoint show the waypoint's IP, whatever the sidecar does")
 
 
 def _services_unknown(case: PodCase) -> str:
@@ -304,7 +304,7 @@ def ask_runtime_strictly(case: PodCase) -> Answer | None:
     rule = runtime_rule(case.snapshot.policies.default.runtime_classes, name, handler)
     case.runtime_fact = f"runtimeClassName {name}" + (f" (handler {handler})" if handler else "")
     if rule is None:
-        case.warn(f"{case.runtime_fact} is not known to share its node's kernel; it is decided as the node is")
+        case.warn(f"{case.runtime_fact} is not a known runtime; it is assumed to use the node's kernel")
     elif rule.supported is False:
         return Answer(Reason.SANDBOXED, f"{case.runtime_fact}: rule {rule.name}")
     elif rule.supported:

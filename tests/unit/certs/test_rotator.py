@@ -794,7 +794,7 @@ class TestRunning:
 
             world.cluster.on_change = undo
             task = asyncio.create_task(replica.rotator.run())
-            await self.until(lambda: "somebody keeps changing" in caplog.text)
+            await self.until(lambda: "another client keeps changing" in caplog.text)
             loop = asyncio.get_running_loop()
             slowed_at, patches = loop.time(), world.cluster.requests["patch configuration"]
             assert patches == MAX_CHANGES_IN_A_ROW

@@ -280,7 +280,7 @@ def test_a_running_reload_says_each_refusal_once_and_goes_on(mount: Mount, caplo
         asyncio.run(scenario())
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
     assert caplog.messages[0] == f"serving the certificate in {mount.certificate} until 2026-12-03 12:00:00+00:00"
-    assert caplog.messages[1].startswith(f"keeping the certificate that is served: {mount.key}: is not the private key")
+    assert caplog.messages[1].startswith(f"the previous certificate stays in use: {mount.key}: is not the private key")
 
 
 def test_no_descriptor_is_left_behind() -> None:

@@ -130,7 +130,7 @@ def test_the_command_reads_a_bundle_and_says_what_is_wrong(tmp_path: Path) -> No
         (["--state", "/nonexistent.tgz"], "No such file"),
         (["--wait", "soon"], "is not a duration"),
         (["--redact-names"], "needs --bundle"),
-        (["--state", "x.tgz", "--wait", "1m"], "goes with neither"),
+        (["--state", "x.tgz", "--wait", "1m"], "cannot be combined"),
     ],
 )
 def test_options_that_do_not_fit_are_said(options: list[str], says: str) -> None:

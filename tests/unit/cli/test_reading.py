@@ -231,7 +231,7 @@ def test_nothing_is_unpacked_beyond_the_limit(pack: str) -> None:
 
 
 def test_standard_input_is_read_once(check: Check) -> None:
-    assert "read once" in str(check.run("--state", "-", "-").exception)
+    assert "read only once" in str(check.run("--state", "-", "-").exception)
 
 
 # --- The namespace of the kubeconfig's context

@@ -319,7 +319,7 @@ def test_errors_in_the_spec(spec: dict[str, Any], error: str) -> None:
             "must have a namespaceSelector, a selector or both (an explicit {} matches everything)",
         ),
         *(
-            ({"expires": text}, f"expires: {text!r} is no RFC 3339 time such as 2027-03-31T00:00:00Z")
+            ({"expires": text}, f"expires: {text!r} is not an RFC 3339 time such as 2027-03-31T00:00:00Z")
             for text in (
                 "2027-03-31",
                 "2027-03-31 00:00:00Z",
