@@ -30,7 +30,7 @@ from webhook.running.scanning import scan_of
 from webhook.server.review import decode_response
 
 RUNNING: Final = "examples/running"
-START_SECONDS: Final = 15.0
+START_SECONDS: Final = 60.0
 Operations: TypeAlias = list[dict[str, Any]]
 PLURALS: Final = {kind: f"{kind.lower()}s" for kind in GROUPS}
 
@@ -60,14 +60,14 @@ def command(*, files: tuple[str, ...], cluster: str, report: str) -> None:
     """
     manifests = _manifests(files or ("examples/apps",), cluster)
     out = console()
-    say(out, styled("The cluster:", "bold"))
-    print_table(out, ("KIND", "NAME", "WHAT COUNTS OF IT"), list(_cluster(cluster)))
+    say(out, styled("The example cluster:", "bold"))
+    print_table(out, ("KIND", "NAME", "DETAILS"), list(_cluster(cluster)))
     shown: tuple[Found, Operations] | None = None
     rows: list[tuple[Cell, ...]] = []
     with _server(cluster) as (address, context):
         connection = http.client.HTTPSConnection(*address, context=context, timeout=10)
         say(out, "")
-        say(out, styled(f"Asked over HTTPS at {address[0]}:{address[1]}:", "bold"))
+        say(out, styled(f"Reviews, answered over HTTPS by {address[0]}:{address[1]}:", "bold"))
         for found in manifests:
             response = _ask(connection, found)
             operations = response.get("patch", [])
@@ -75,19 +75,19 @@ def command(*, files: tuple[str, ...], cluster: str, report: str) -> None:
             if operations and shown is None and found.kind == "Pod":
                 shown = found, operations
         connection.close()
-    print_table(out, ("OBJECT", "DONE", "REASON", "WHAT IT MEANS"), rows)
+    print_table(out, ("OBJECT", "ACTION", "REASON", "EXPLANATION"), rows)
     if shown is not None:
         say(out, "")
-        say(out, styled("What the API server stores of the first patched pod:", "bold"))
+        say(out, styled("The first patched pod, as the API server stores it:", "bold"))
         _diff(out, *shown)
     if not files:
         _report(out, cluster, report)
     say(out, "")
-    say(out, "Next: client-ip check --state examples/cluster FILE…, client-ip explain, README.md")
+    say(out, "Next, try your own manifests: client-ip check --state examples/cluster FILE…, or client-ip explain")
 
 
 def _report(out: Console, cluster: str, report: str) -> None:
-    """Scan what runs in the example cluster, and write the page that a policy team would forward."""
+    """Scan the workloads of the example cluster, and write the HTML report."""
     now = datetime.now(UTC)
     gateways = str(Path(cluster).parent / "apps" / "gateway.yaml")
     states = [each for each in (cluster, RUNNING, gateways) if Path(each).exists()]
@@ -100,9 +100,9 @@ def _report(out: Console, cluster: str, report: str) -> None:
     except OSError as error:
         raise click.UsageError(f"--report {report}: {error.strerror or error}") from error
     say(out, "")
-    say(out, styled("What runs in it already, by client-ip scan:", "bold"))
+    say(out, styled("The workloads that already run in the cluster, by client-ip scan:", "bold"))
     say(out, f"  {scan.sentence}")
-    say(out, f"  the report: {path.resolve().as_uri()}")
+    say(out, f"  HTML report: {path.resolve().as_uri()}")
 
 
 def _manifests(files: Sequence[str], cluster: str) -> list[Found]:
@@ -203,7 +203,9 @@ def _row(found: Found, response: dict[str, Any]) -> tuple[Cell, ...]:
     reason = Reason(audit["reason"])
     metadata = found.value["metadata"]
     name = metadata.get("name") or f"{metadata.get('generateName', '')}…"
-    done = "patched" if response.get("patch") else "audit, not patched" if audit["mode"] == "audit" else "left alone"
+    done = "patched" if response.get("patch") else "audit, not patched" if audit["mode"] == "audit" else "not patched"
+    if found.kind not in {"Pod", "Service"} and reason in {Reason.TPROXY, Reason.X_FORWARDED_FOR}:
+        done = "pods are patched"
     return (
         f"{metadata.get('namespace', 'default')}/{found.kind}/{name}",
         done,
