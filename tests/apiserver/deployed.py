@@ -27,8 +27,21 @@ def render(*arguments: str) -> list[dict[str, Any]]:
 class Deployed:
     """The server process against a control plane, registered with it."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, plane: ControlPlane, folder: Path, *, options: Sequence[str] = (), configured: Sequence[str] = ()
+    ) -> None:
+        """
+        Start it.
+
+        Args:
+            plane: Where it is registered.
+            folder: Its files.
+            options: Of `serve`.
+            configured: Of `render configuration`.
+
+        """
         self.plane = plane
+        self._configured = tuple(configured)
         self._options = tuple(options)
         self._folder = folder
         self._starts = 0
@@ -58,7 +71,7 @@ class Deployed:
         """Apply the rendered configuration, and wait until the API server calls us."""
         host, port = self.server.address
         url = f"https://{host}:{port}/mutate"
-        (configuration,) = render("configuration", "--url", url, "--ca-file", str(self.server.ca))
+        (configuration,) = render("configuration", "--url", url, "--ca-file", str(self.server.ca), *self._configured)
         configuration["metadata"]["name"] = name
         self.api.apply(configuration)
 
@@ -87,6 +100,25 @@ def namespace_of(api: Api, name: str, **labels: str) -> str:
     named = {_LABELS[key]: value for key, value in labels.items()}
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": named}})
     return name
+
+
+def crd(group: str, kind: str, plural: str, version: str = "v1", *, scope: str = "Cluster") -> dict[str, Any]:
+    """Return the CRD of a kind, of which everything is kept."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{group}",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api"},
+        },
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
 
 
 _LABELS: Final = {

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from certs.authority import issue_ca, issue_leaf
 from certs.lifecycle import Authority, State
 from certs.secret import write_secret
-from tests.apiserver.deployed import OWN_NAMESPACE, eventually, namespace_of, pod, render
+from tests.apiserver.deployed import OWN_NAMESPACE, crd, eventually, namespace_of, pod, render
 from tests.apiserver.injector import Injector, injecting
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
@@ -89,24 +89,6 @@ def gateway() -> dict[str, Any]:
             "type": "LoadBalancer",
             "selector": {"istio": "ingressgateway"},
             "ports": [{"port": 80}],
-        },
-    }
-
-
-def crd(group: str, kind: str, plural: str, version: str = "v1", *, scope: str = "Cluster") -> dict[str, Any]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": f"{plural}.{group}",
-            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api"},
-        },
-        "spec": {
-            "group": group,
-            "scope": scope,
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
-            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
         },
     }
 
