@@ -6,15 +6,14 @@ applied. What it injects by (istio-cni or not, the mesh's mode, native sidecars)
 """
 
 import base64
+import http.client
 import json
 import ssl
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import jsonpatch
-import yaml
 
 from tests.parts.istio import charts, programs
 from tests.parts.kube import ControlPlane
@@ -33,8 +32,12 @@ class RealInjector:
     """istiod, for its `/inject` alone."""
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
-        self._plane, self._folder = plane, folder
+        self._folder = folder
         self._round = 0
+        self._api = plane.client()
+        self._now: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
+        self._config_maps: list[Document] = []
+        self._connection: http.client.HTTPSConnection | None = None
         self._context = ssl.create_default_context()
         self._context.check_hostname = False  # it serves the name of its Service
         self._context.verify_mode = ssl.CERT_NONE
@@ -81,23 +84,25 @@ class RealInjector:
 
     def start(self) -> None:
         """Apply the charts, start it, and return when it injects."""
-        client = self._plane.client()
-        if client.find("v1", "Namespace", NAMESPACE) is None:
-            client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        if self._api.find("v1", "Namespace", NAMESPACE) is None:
+            self._api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self._apply({}, {})
         self.process.start()
         self.process.wait_until(self._injects, what="istiod's /inject", passing=(OSError, ProcessError))
 
     def stop(self) -> None:
         """Stop it."""
+        if self._connection is not None:
+            self._connection.close()
         self.process.stop()
         self._ports.close()
 
     def become(self, values: Mapping[str, Any], mesh: Mapping[str, Any]) -> list[Document]:
         """Inject by the charts with *values* and a mesh with the `defaultConfig` *mesh*; return their ConfigMaps."""
-        applied = self._apply(values, mesh)
-        self.process.wait_until(self._injects, what="istiod's new configuration", passing=(OSError, ProcessError))
-        return [each for each in applied if each["kind"] == "ConfigMap"]
+        if self._now != (values, mesh):
+            self._apply(values, mesh)
+            self.process.wait_until(self._injects, what="istiod's new configuration", passing=(OSError, ProcessError))
+        return self._config_maps
 
     def inject(self, pod: Mapping[str, Any], namespace: str = "default") -> Document:
         """
@@ -119,18 +124,34 @@ class RealInjector:
                 "object": pod,
             },
         }
-        request = urllib.request.Request(  # our own process
-            f"https://127.0.0.1:{self._https}/inject",
-            data=json.dumps(review).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30, context=self._context) as answer:  # noqa: S310
-            response = json.load(answer)["response"]
+        response = self._ask(json.dumps(review).encode())["response"]
         if not response["allowed"]:
             raise ProcessError(response.get("status", {}).get("message", "not allowed"))
         patch = json.loads(base64.b64decode(response.get("patch") or "W10="))
         injected: Document = jsonpatch.apply_patch(json.loads(json.dumps(pod)), patch)
         return injected
+
+    def _ask(self, review: bytes) -> Document:
+        """Ask on a connection that stays open: hundreds of pods are asked about."""
+        connection = self._connection or http.client.HTTPSConnection(
+            "127.0.0.1", self._https, timeout=30, context=self._context
+        )
+        self._connection = None
+        try:
+            connection.request("POST", "/inject", review, {"Content-Type": "application/json"})
+            answered = connection.getresponse()
+            text = answered.read()
+            if answered.status != 200:
+                raise ProcessError(f"istiod answered {answered.status}: {text[:200]!r}")
+            answer: Document = json.loads(text)
+        except http.client.HTTPException as error:
+            connection.close()
+            raise ConnectionError(str(error)) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return answer
 
     def _injects(self) -> bool:
         pod = {"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "app", "image": "app"}]}}
@@ -142,7 +163,8 @@ class RealInjector:
         by_values = seen.get("ISTIO_META_MESH_ID") == f"round-{self._round}"
         return by_values and seen.get(ROUND) == str(self._round)
 
-    def _apply(self, values: Mapping[str, Any], mesh: Mapping[str, Any]) -> list[Document]:
+    def _apply(self, values: Mapping[str, Any], mesh: Mapping[str, Any]) -> None:
+        """Apply the charts; after the first time their ConfigMaps alone, which is where they differ."""
         self._round += 1
         metadata = {**mesh.get("proxyMetadata", {}), ROUND: str(self._round)}
         glob = {**values.get("global", {}), "meshID": f"round-{self._round}"}
@@ -152,11 +174,9 @@ class RealInjector:
             "meshConfig": {"defaultConfig": {**mesh, "proxyMetadata": metadata}},
         }
         rendered: list[Document] = json.loads(json.dumps(charts(operator, self._folder), default=str))
-        applied = [each for each in rendered if each["kind"] in APPLIED]
-        for definitions in (True, False):
-            chosen = [each for each in applied if (each["kind"] == "CustomResourceDefinition") is definitions]
-            if definitions and self._round > 1:
-                continue
-            text = yaml.safe_dump_all(chosen)
-            self._plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
-        return applied
+        kinds = APPLIED if self._round == 1 else {"ConfigMap"}
+        for each in rendered:
+            if each["kind"] in kinds:
+                self._api.apply(each, namespace=NAMESPACE)
+        self._config_maps = [each for each in rendered if each["kind"] == "ConfigMap"]
+        self._now = values, mesh
