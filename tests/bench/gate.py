@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -88,12 +88,6 @@ def measure() -> dict[str, int]:
     return measured
 
 
-def cost(reviews: Mapping[str, bytes], *options: str, nodes: int) -> dict[str, int]:
-    """Return the instructions of each of *reviews*, asked of a server with these options."""
-    with _counted(write_cluster, *options, nodes=nodes) as (server, control):
-        return {kind: _measured(server, control, body) for kind, body in reviews.items()}
-
-
 def _measured(server: Server, control: "_Control", body: bytes) -> int:
     connection = _Connection(server, body)
     for _ in range(WARM_UP):
@@ -109,13 +103,11 @@ def _measured(server: Server, control: "_Control", body: bytes) -> int:
 
 
 @contextlib.contextmanager
-def _counted(
-    write: Callable[[Path, int], Path], *options: str, nodes: int = NODES
-) -> Iterator[tuple[Server, "_Control"]]:
+def _counted(write: Callable[[Path, int], Path]) -> Iterator[tuple[Server, "_Control"]]:
     """Run the server under callgrind, with the cluster that *write* makes."""
     with tempfile.TemporaryDirectory(prefix="client-ip-gate-") as name:
         folder = Path(name)
-        state = write(folder, nodes)
+        state = write(folder, NODES)
         callgrind = [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--combine-dumps=no"),
             f"--callgrind-out-file={folder}/out",
@@ -124,7 +116,6 @@ def _counted(
         with Server(
             folder,
             *("--state", str(state), "--drain-seconds", "0"),
-            *options,
             environment=environment,
             prefix=callgrind,
             start_seconds=START_SECONDS,
