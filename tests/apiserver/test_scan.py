@@ -26,6 +26,7 @@ from webhook.cli.main import main
 sys.argv = ["client-ip", "scan", *{arguments!r}]
 main()
 """
+READING: Final = re.compile(r"reading \w+: \d+")
 PAUSE: Final = {"name": "app", "image": "registry.example.com/app:1"}
 
 
@@ -258,11 +259,11 @@ def test_a_terminal_sees_how_far_it_is(control_plane: ControlPlane, facts: Api, 
 
     with Relay(control_plane, tmp_path, refuse=busy, held=hold) as relay:
         program = SCAN.format(arguments=["--kubeconfig", str(relay.kubeconfig), "--output-file", str(tmp_path / "out")])
-        shown = at_terminal(program, 100, seen=lambda text: seen.set() if "reading " in text else None)
+        shown = at_terminal(program, 100, seen=lambda text: seen.set() if READING.search(text) else None)
     assert seen.is_set()
     assert refused.is_set()
     assert "━" in shown, "a bar"
-    assert re.search(r"reading \w+: \d+", shown)
+    assert READING.search(shown)
     assert "workload" in (tmp_path / "out").read_text()
 
 
