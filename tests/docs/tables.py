@@ -17,7 +17,7 @@ from webhook.rules.decision import OUTCOMES, Outcome, Reason
 
 DOCS: Final = ROOT / "docs"
 CHART: Final = ROOT / "deploy" / "chart"
-METRICS: Final = (ROOT / "webhook" / "server" / "metrics.py",)
+METRICS: Final = tuple(ROOT / "webhook" / "server" / name for name in ("counts.py", "metrics.py"))
 EITHER: Final = frozenset({Reason.ALREADY_INJECTED, Reason.MODE_ALREADY_SET})
 """Reasons whose outcome depends on the mode in effect."""
 

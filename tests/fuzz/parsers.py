@@ -8,7 +8,7 @@ from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessa
 
 from webhook.server.edge import BODY_LIMIT
 from webhook.server.handed import READ_BYTES
-from webhook.server.wire import _HEAD
+from webhook.server.heads import _HEAD
 
 _LOOP: Final = asyncio.new_event_loop()
 

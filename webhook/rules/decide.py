@@ -1,7 +1,7 @@
 """`decide` stops at the first question that answers, `explain` shows how it got there: the core ends here."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,6 +11,7 @@ import msgspec
 from webhook.rules import wellknown
 from webhook.rules.decision import (
     ADVICE,
+    ENFORCE,
     OUTCOMES,
     Answer,
     Decision,
@@ -55,13 +56,13 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
     if request.excess and not isinstance(case, str):
         return _too_large(case, request.excess, patches=not isinstance(request.object, Workload | Shaped))
     if isinstance(case, PodCase):
-        questions = SMALL_POD_QUESTIONS if 0 < request.size <= SMALL else POD_QUESTIONS
+        asks = _SMALL_POD_ASKS if 0 < request.size <= SMALL else _POD_ASKS
         is_pod = isinstance(request.object, Pod)
         if not is_pod and isinstance(request.object, Shaped) and len(request.object.pods) > 1:
             return _decide_each(request, request.object, snapshot, now=now)
-        return _decided(case, _first(case, questions), patches=is_pod)
+        return _decided(case, _first(case, asks), patches=is_pod)
     if isinstance(case, ServiceCase):
-        return _decided(case, _first(case, SERVICE_QUESTIONS), patches=True)
+        return _decided(case, _first(case, _SERVICE_ASKS), patches=True)
     return Decision(
         reason=Reason.NOT_HANDLED, cause=one_line(case, CAUSE_LIMIT), mode=Mode.DISABLED, outcome=Outcome.NOT_ASKED
     )
@@ -135,16 +136,25 @@ def _knowing(questions: Sequence[Question[C]], excess: str) -> Sequence[Question
 def _too_large(case: PodCase | ServiceCase, excess: str, *, patches: bool) -> Decision:
     """What was left out of the object is not absent: to add to it would be to replace it, so nothing is patched."""
     if isinstance(case, PodCase):
-        answer = _first(case, _knowing(POD_QUESTIONS, excess))
+        answer = _first(case, _asks(_knowing(POD_QUESTIONS, excess)))
     else:
-        answer = _first(case, _knowing(SERVICE_QUESTIONS, excess))
+        answer = _first(case, _asks(_knowing(SERVICE_QUESTIONS, excess)))
     decision = _decided(case, answer, patches=patches)
     return msgspec.structs.replace(decision, patch=NOTHING, would_patch=NOTHING)
 
 
-def _first(case: C, questions: Sequence[Question[C]]) -> Answer:
-    for question in questions:
-        answer = question.ask(case)
+def _asks(questions: Iterable[Question[C]]) -> tuple[Callable[[C], Answer | None], ...]:
+    return tuple(question.ask for question in questions)
+
+
+_POD_ASKS: Final = _asks(POD_QUESTIONS)
+_SMALL_POD_ASKS: Final = _asks(SMALL_POD_QUESTIONS)
+_SERVICE_ASKS: Final = _asks(SERVICE_QUESTIONS)
+
+
+def _first(case: C, asks: Iterable[Callable[[C], Answer | None]]) -> Answer:
+    for ask in asks:
+        answer = ask(case)
         if answer is not None:
             return answer
     raise AssertionError("the last question always answers")
@@ -165,17 +175,18 @@ def _explained(case: C, questions: Sequence[Question[C]]) -> Iterator[Explained]
         yield Explained(question.text, answer, answer.cause)
 
 
+_LOST: Final = Outcome.LOST
 _WAIVABLE: Final = frozenset({Outcome.LOST, Outcome.WAIVED})
 
 
 def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> Decision:
     mode = case.mode()
     outcome = Outcome.PRESERVED if answer.preserved else OUTCOMES[answer.reason]
-    warns = mode is Mode.ENFORCE
+    warns = mode is ENFORCE
     warnings = (*answer.warnings, *case.warnings) if warns else ()
     if case.opt_out is not None or outcome in _WAIVABLE:
         warnings = (*case.notices(mode, outcome), *warnings)
-    if warns and outcome is Outcome.LOST:
+    if warns and outcome is _LOST:
         warnings = (_lost(answer), *warnings)
     if warns and not patches:
         ours = [f"label {wellknown.METHOD}"] if wellknown.METHOD in case.labels else []
@@ -191,7 +202,7 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
         mode=mode,
         outcome=outcome,
         patch=patch,
-        would_patch=answer.patch if mode is Mode.AUDIT else NOTHING,
+        would_patch=NOTHING if warns or mode is not Mode.AUDIT else answer.patch,
         mark=mark(case, answer, mode) if patches and not patch else NOTHING,
         policy="" if policy is None else policy.name,
         warnings=tuple(map(one_line, warnings[:WARNINGS])) if warnings else (),

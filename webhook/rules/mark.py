@@ -9,7 +9,7 @@ where a policy's mode is Audit or Disabled too: it changes no traffic. Whoever m
 from typing import Final
 
 from webhook.rules import wellknown
-from webhook.rules.decision import Answer, Mode, Reason
+from webhook.rules.decision import ENFORCE, Answer, Mode, Reason
 from webhook.rules.excess import annotations_are_full
 from webhook.rules.interception import as_it_stands
 from webhook.rules.optin import Preserve
@@ -19,6 +19,7 @@ from webhook.rules.services import LOCAL, ServiceCase, is_external
 
 AUDIT: Final = "audit"
 """In place of a Reason: what would have been patched is left as it is, since the policy only audits."""
+_ENABLED: Final = Preserve.ENABLED
 _NEVER: Final = frozenset(
     {
         Reason.NOT_OPTED_IN,
@@ -35,10 +36,10 @@ _NEVER: Final = frozenset(
 
 def mark(case: PodCase | ServiceCase, answer: Answer, mode: Mode) -> Patch:
     """Return what marks the object as left alone; nothing where it is patched, or where nobody would miss a patch."""
-    patched = mode is Mode.ENFORCE and answer.patch
-    if patched or case.asked is not Preserve.ENABLED or answer.reason in _NEVER:
+    patched = mode is ENFORCE and answer.patch
+    if patched or case.asked is not _ENABLED or answer.reason in _NEVER:
         return NOTHING
-    if mode is Mode.ENFORCE and answer.reason in {Reason.TPROXY, Reason.X_FORWARDED_FOR, Reason.LOCAL}:
+    if mode is ENFORCE and answer.reason in {Reason.TPROXY, Reason.X_FORWARDED_FOR, Reason.LOCAL}:
         return NOTHING  # our own output, or Local by its owner's hand
     if annotations_are_full(case.annotations, case.size):
         return NOTHING

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from webhook.rules import wellknown
 from webhook.rules.ends import moment, read_time
@@ -24,6 +25,8 @@ class Preserve(StrEnum):
 
 
 _VALUES = {str(each): each for each in Preserve}
+FINE: Final = frozenset({None, *_VALUES})
+"""What the label may be, or may not be there."""
 
 
 def preserve(labels: Mapping[str, str] | None) -> Preserve | None:

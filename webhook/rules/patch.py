@@ -6,13 +6,13 @@ The API server refuses the request when a patch does not apply, whatever the fai
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class PatchOperation:
+
+class PatchOperation(msgspec.Struct, frozen=True):
     """
     One `add` of RFC 6902.
 

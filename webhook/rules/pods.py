@@ -19,7 +19,7 @@ from webhook.rules.interception import (
     root_forbidden,
 )
 from webhook.rules.limits import ANNOTATIONS_TOTAL, NAMED
-from webhook.rules.nodes import feasible_nodes
+from webhook.rules.nodes import feasible_again, feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
 from webhook.rules.placement import Elsewhere, runtime_rule, sent_elsewhere, with_runtime_class
@@ -44,7 +44,9 @@ METHOD_HEADER: Final = "x-forwarded-for"
 _ALL_SUPPORT: Final = "all feasible nodes support TPROXY"
 _NONE_YET: Final = "no node is feasible yet; all those that its tolerations allow support TPROXY"
 _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
-
+# As ENFORCE.
+_PRIVILEGED: Final = Level.PRIVILEGED
+_TPROXY: Final = Reason.TPROXY
 
 _NOT_ASKED: Final = Injection(expected=False, cause="")
 
@@ -275,7 +277,7 @@ def fact_captured(case: PodCase) -> str:
 def ask_pod_security_strictly(case: PodCase) -> Answer | None:
     """A level below privileged refuses NET_ADMIN: our annotation would turn an admitted pod into a refused one."""
     default = case.snapshot.policies.default.default_level
-    if enforced_level(case.around, default) is Level.PRIVILEGED:
+    if enforced_level(case.around, default) is _PRIVILEGED:
         return None
     return Answer(Reason.POD_SECURITY, enforced_because(case.around, default))
 
@@ -347,7 +349,8 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
 def _candidates(case: PodCase) -> int:
     """Return the feasible nodes on which a Linux sidecar can run."""
     spec, index = case.spec, case.snapshot.nodes
-    return index.linux & feasible_nodes(
+    feasible = feasible_again if case.size else feasible_nodes
+    return index.linux & feasible(
         index,
         node_selector=spec.node_selector,
         terms=spec.terms(),
@@ -469,7 +472,7 @@ def ask_tproxy(case: PodCase) -> Answer | None:
         cause = f"metadata.annotations: more than {ANNOTATIONS_TOTAL:,} bytes, which leaves no room for one more"
         return Answer(Reason.TOO_LARGE, cause)
     patch: Patch = (*mode, *add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_TPROXY))
-    return Answer(Reason.TPROXY, case.nodes_fact, patch)
+    return Answer(_TPROXY, case.nodes_fact, patch)
 
 
 POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (

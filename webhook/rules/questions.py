@@ -10,29 +10,35 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from webhook.rules import wellknown
-from webhook.rules.decision import Answer, Mode, Outcome, Reason, one_line
+from webhook.rules.decision import ENFORCE, Answer, Mode, Outcome, Reason, one_line
 from webhook.rules.ends import End, end_state, moment
 from webhook.rules.objects import ObjectMeta
-from webhook.rules.optin import OptOut, Preserve, invalid_value, opt_out, preserve
+from webhook.rules.optin import FINE, OptOut, Preserve, invalid_value, opt_out, preserve
 from webhook.rules.policy import Policy, PolicyException, PolicyMode
 from webhook.rules.snapshot import Snapshot
 
 NO_LABELS: Final[Mapping[str, str]] = {}
+# Each is compared with in every review: see ENFORCE.
+_ENABLED: Final = Preserve.ENABLED
+_AUDIT: Final = Preserve.AUDIT
+_DISABLED: Final = Preserve.DISABLED
+_POLICY_AUDIT: Final = PolicyMode.AUDIT
+_POLICY_DISABLED: Final = PolicyMode.DISABLED
 
 
 class Case:
     """One object that is being decided: what the questions look at."""
 
     __slots__ = (
-        "_asked",
-        "_policy",
         "around",
+        "asked",
         "labels",
         "metadata",
         "namespace",
         "namespace_labels",
         "now",
         "opt_out",
+        "policy",
         "snapshot",
     )
 
@@ -46,32 +52,23 @@ class Case:
         self.snapshot = snapshot
         self.now = now
         self.opt_out: OptOut | None = None
-        """Until when the object's own label holds; known once `asked` was read, where the label is not `enabled`."""
-        self._policy: Policy | bool | None = False
-        self._asked: Preserve | bool | None = False
-
-    @property
-    def policy(self) -> Policy | None:
+        """Until when the object's own label holds, where the label is not `enabled`."""
+        self.asked = self._asked()
+        """What the object's label asks for until its end, else its namespace's."""
+        self.policy = self.find_policy()
         """The policy that holds for the object."""
-        if isinstance(self._policy, bool):
-            self._policy = self.find_policy()
-        return self._policy
 
     def find_policy(self) -> Policy | None:
         """Return the policy that holds; Pods and Services are selected differently."""
         raise NotImplementedError
 
-    @property
-    def asked(self) -> Preserve | None:
-        """What the object's label asks for until its end, else its namespace's."""
-        if isinstance(self._asked, bool):
-            asked = preserve(self.metadata.labels)
-            if asked is not None and asked is not Preserve.ENABLED:
-                self.opt_out = opt_out(self.metadata.annotations)
-                if self.has_ended:
-                    asked = None
-            self._asked = asked if asked is not None else preserve(self.namespace_labels)
-        return self._asked
+    def _asked(self) -> Preserve | None:
+        asked = preserve(self.labels)
+        if asked is not None and asked is not _ENABLED:
+            self.opt_out = opt_out(self.metadata.annotations)
+            if self.has_ended:
+                asked = None
+        return asked if asked is not None else preserve(self.around)
 
     @property
     def has_ended(self) -> bool:
@@ -132,19 +129,21 @@ class Case:
         """Return the weaker of what was asked for and what the policy allows."""
         asked = self.asked
         policy = self.policy
-        if asked is Preserve.DISABLED or (asked is None and self.namespace_labels is not None):
+        if asked is _DISABLED or (asked is None and self.namespace_labels is not None):
             return Mode.DISABLED
-        if policy is not None and not policy.invalid and policy.mode is PolicyMode.DISABLED:
+        if policy is not None and not policy.invalid and policy.mode is _POLICY_DISABLED:
             return Mode.DISABLED
-        if asked is Preserve.AUDIT or (policy is not None and policy.mode is PolicyMode.AUDIT):
+        if asked is _AUDIT or (policy is not None and policy.mode is _POLICY_AUDIT):
             return Mode.AUDIT
-        return Mode.ENFORCE
+        return ENFORCE
 
     def invalid_preserve(self) -> str:
         """Return what is wrong with the opt-in labels, or nothing."""
-        value, where = invalid_value(self.metadata.labels), "the object"
+        if self.labels.get(wellknown.PRESERVE) in FINE and self.around.get(wellknown.PRESERVE) in FINE:
+            return ""
+        value, where = invalid_value(self.labels), "the object"
         if value is None:
-            value, where = invalid_value(self.namespace_labels), "its namespace"
+            value, where = invalid_value(self.around), "its namespace"
         if value is None:
             return ""
         value = one_line(value, 64)  # from here on it is quoted: who wrote it may have written megabytes
@@ -173,7 +172,7 @@ def ask_opted_in(case: Case) -> Answer | None:
     if case.namespace in wellknown.SYSTEM_NAMESPACES or case.namespace == case.snapshot.own_namespace:
         return Answer(Reason.NOT_OPTED_IN, f"{case.namespace} is a system namespace or the webhook's own")
     asked = case.asked
-    if asked is Preserve.DISABLED:
+    if asked is _DISABLED:
         return Answer(Reason.OPTED_OUT, case.asked_where())
     if case.namespace_labels is None:
         return Answer(Reason.NAMESPACE_UNKNOWN, f"namespace {case.namespace!r} is not known")
@@ -193,7 +192,7 @@ def ask_policy(case: Case) -> Answer | None:
         return Answer(Reason.NO_POLICY, "no policy's selectors match")
     if policy.invalid:
         return Answer(Reason.POLICY_INVALID, f"policy {policy.name}: {policy.invalid}")
-    if policy.mode is PolicyMode.DISABLED:
+    if policy.mode is _POLICY_DISABLED:
         return Answer(Reason.POLICY_DISABLED, f"policy {policy.name} has mode Disabled")
     exception = policy.exception_for(case.around, case.labels, now=case.now) if policy.exceptions else None
     if exception is not None:

@@ -6,7 +6,6 @@ Whatever is not answered with an AdmissionReview lets the API server's failurePo
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +20,7 @@ from webhook.facts.source import FactSource
 from webhook.rules.decide import decide
 from webhook.server.connection import Connection
 from webhook.server.handed import HandedServer
+from webhook.server.heads import timeout_seconds
 from webhook.server.metrics import Metrics
 from webhook.server.peers import Ended, Peers
 from webhook.server.review import BadReview, decode, encode
@@ -32,19 +32,14 @@ log: Final = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 7 << 20
 """Two objects of 3 MB and 1 MB around them: controller-runtime's arithmetic for what etcd can hold."""
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0
-"""The API server's own default; it always sends `?timeout=`."""
-MAX_TIMEOUT_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 3600.0
 """Longer than any client's, so that it is never the server that closes an idle connection under a request."""
-_MARGIN_SECONDS: Final = 0.1
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 BODY_TOO_LATE: Final = "the body did not arrive before the timeout"
 TOO_LARGE: Final = f"the body is larger than {BODY_LIMIT} bytes"
 FULL: Final = "as many bodies as memory allows are under way: ask again"
 PROBE_BODY_LIMIT: Final = 1 << 10
-_DURATION: Final = re.compile(r"(?:([0-9.]+)h)?(?:([0-9.]+)m(?!s))?(?:([0-9.]+)s)?(?:([0-9.]+)ms)?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -139,17 +134,20 @@ async def _mutate(state: State, request: web.BaseRequest, connection: Connection
     return response
 
 
-def reply(state: State, body: bytes, begun: float, span: Span | None) -> tuple[int, bytes, float]:
+def reply(state: State, message: bytes, begun: float, span: Span | None, start: int = 0) -> tuple[int, bytes, float]:
     """
-    Return the HTTP status and the body that answer the review in *body*, and when; a bug is logged, and a 500.
+    Return the HTTP status and the body that answer the review in *message*, and when; a bug is logged, and a 500.
 
     Args:
+        state: What the handlers share.
+        message: The review, or a request that ends with it.
         begun: When it was there, by `time.perf_counter`.
         span: What records it, where it is traced.
+        start: Where in *message* the review begins.
 
     """
     try:
-        uid, asked = decode(body)
+        uid, asked = decode(message, start)
         decision = decide(asked, state.source.snapshot, now=state.now())
         answer = encode(uid, decision, marks=state.marks)
         ended = perf_counter()
@@ -182,19 +180,6 @@ def _refuse(state: State, status: int, message: str) -> web.Response:
     if status in {408, 413, 503}:
         response.force_close()  # the rest of the body is of no use
     return response
-
-
-def timeout_seconds(text: str) -> float:
-    """Return how long a body may take, of the API server's `?timeout=` (a Go duration), less a margin to answer."""
-    found = _DURATION.fullmatch(text)
-    seconds = DEFAULT_TIMEOUT_SECONDS
-    if text and found is not None:
-        units = (3600.0, 60.0, 1.0, 0.001)
-        try:
-            seconds = sum(float(part) * unit for part, unit in zip(found.groups(), units, strict=True) if part)
-        except ValueError:
-            seconds = DEFAULT_TIMEOUT_SECONDS
-    return max(min(seconds, MAX_TIMEOUT_SECONDS) - _MARGIN_SECONDS, _MARGIN_SECONDS)
 
 
 def probe_server(state: State, peers: Peers) -> HandedServer:

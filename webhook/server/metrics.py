@@ -10,7 +10,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
@@ -24,15 +23,11 @@ from certs.serving import ServingCertificate
 from webhook.facts.scanresult import ScanResult
 from webhook.facts.source import FactSource
 from webhook.rules import wellknown
-from webhook.rules.decision import Decision, Reason
+from webhook.rules.decision import Decision
 from webhook.rules.ends import End, end_state
-from webhook.rules.objects import GROUPS
 from webhook.rules.snapshot import Request
+from webhook.server.counts import ReviewCounts
 from webhook.server.peers import Ended, Peers
-
-BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-"""Seconds. A decision takes a fraction of a millisecond; the API server waits two seconds."""
-OPERATIONS: Final = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
 
 class Metrics:
@@ -48,20 +43,8 @@ class Metrics:
     ) -> None:
         self._registry = CollectorRegistry()
         self._peers: dict[str, Peers] = {}
-        reviews = Counter(
-            "client_ip_reviews",
-            "Admission reviews answered, by what was asked and what was decided.",
-            ("kind", "operation", "reason", "mode", "patched", "dry_run"),
-            registry=self._registry,
-        )
-        self._reviews = reviews
-        self._known: dict[tuple[str, str, Reason, str, bool, bool], Callable[[], None]] = {}
-        self.duration = Histogram(
-            "client_ip_review_duration_seconds",
-            "From the review's last byte to the response's first.",
-            buckets=BUCKETS,
-            registry=self._registry,
-        ).observe
+        self._reviews = ReviewCounts()
+        self._registry.register(self._reviews)
         self._refused = Counter(
             "client_ip_refused_requests",
             "Requests answered without an AdmissionReview, by HTTP status.",
@@ -98,36 +81,19 @@ class Metrics:
 
     def reviewed(self, request: Request, decision: Decision, seconds: float) -> None:
         """Count one review that was answered."""
-        key = (
-            request.kind,
-            request.operation,
-            decision.reason,
-            decision.mode,
-            bool(decision.patch),
-            request.dry_run,
+        self._reviews.add(
+            (
+                request.kind,
+                request.operation,
+                decision.reason,
+                decision.mode,
+                bool(decision.patch),
+                request.dry_run,
+            ),
+            seconds,
         )
-        count = self._known.get(key)
-        if count is None:
-            count = self._known_as(key)
-        count()
-        self.duration(seconds)
         if decision.invalid_preserve:
             self.invalid_preserve.inc()
-
-    def _known_as(self, key: tuple[str, str, Reason, str, bool, bool]) -> Callable[[], None]:
-        """Labels come from closed lists: what the caller makes up counts as `other`."""
-        kind, operation, reason, mode, patched, dry_run = key
-        count: Callable[[], None] = self._reviews.labels(
-            kind if kind in GROUPS else "other",
-            operation if operation in OPERATIONS else "other",
-            reason.value,
-            mode,
-            str(patched).lower(),
-            str(dry_run).lower(),
-        ).inc
-        if kind in GROUPS and operation in OPERATIONS:
-            self._known[key] = count
-        return count
 
     def refused(self, status: int) -> None:
         """Count one request that was answered without an AdmissionReview."""

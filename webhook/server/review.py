@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, NoReturn
 import msgspec
 
 from webhook.rules import nulls
-from webhook.rules.decision import Decision, Mode, Outcome, Reason
+from webhook.rules.decision import Decision
 from webhook.rules.limits import SHAPED_LIMIT, UID_LIMIT
-from webhook.rules.objects import NO_METADATA, Reviewed, Service, Shaped
+from webhook.rules.objects import GROUPS, NO_METADATA, Reviewed, Service, Shaped
 from webhook.rules.oversize import UNCOUNTED, within
 from webhook.rules.patch import NOTHING, Patch
 from webhook.rules.snapshot import Request
@@ -87,53 +87,47 @@ _review: Final = msgspec.json.Decoder(_Review)
 _any_review: Final = msgspec.json.Decoder(_AnyReview)
 _old_service: Final = nulls.decoder(_OldService | None)
 _tag: Final = msgspec.json.Decoder(_Tag | None)
-_HANDLED: Final = frozenset(
-    {
-        ("", "Pod"),
-        ("", "Service"),
-        ("apps", "Deployment"),
-        ("apps", "StatefulSet"),
-        ("apps", "DaemonSet"),
-        ("apps", "ReplicaSet"),
-        ("batch", "Job"),
-        ("batch", "CronJob"),
-    },
-)
 DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError)
 """msgspec raises the last outside its own hierarchy, where nesting goes beyond the interpreter's limit."""
 
 
-def decode(body: bytes) -> tuple[str, Request]:
+def decode(message: bytes, start: int = 0) -> tuple[str, Request]:
     """
     Return the review's uid and what it asks about.
+
+    Args:
+        message: The review, or a request whose head is ASCII: to have its body alone it would have to be copied.
+        start: Where in *message* the review begins.
 
     Raises:
         BadReview: With a message for the API server's log.
 
     """
+    size = len(message) - start
+    body = memoryview(message)[start:] if start else message
     excess = ""
     try:
-        if not body.isascii():
-            body.decode()  # what no decision reads is skipped without a look at its text
-        if len(body) <= UNCOUNTED:
+        if not message.isascii():
+            message.decode()  # what no decision reads is skipped without a look at its text
+        if size <= UNCOUNTED:
             request = _review.decode(body).request
         else:
-            read, excess = within(body)
+            read, excess = within(message[start:])
             request = _review.decode(read).request
     except UnicodeDecodeError as error:
         raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
-        if len(body) > UNCOUNTED:
-            return _decode_other(body, error)  # reading it once more, with nulls, would cost too much
+        if size > UNCOUNTED:
+            return _decode_other(message[start:], error)  # reading it once more, with nulls, would cost too much
         try:
             # The API server sends no nulls where we take none, but other callers may.
-            request = nulls.tolerant(_Review)(body).request
+            request = nulls.tolerant(_Review)(message[start:]).request
         except DECODE_ERRORS:
-            return _decode_other(body, error)
+            return _decode_other(message[start:], error)
     kind = request.kind
     if not 0 < len(request.uid) <= UID_LIMIT:
         _refuse_uid(request.uid)
-    if kind.version != "v1" or (kind.group, kind.kind) not in _HANDLED:
+    if kind.version != "v1" or GROUPS.get(kind.kind) != kind.group:
         try:
             return request.uid, _not_ours(kind, _any_review.decode(body).request)
         except DECODE_ERRORS as error:  # nulls, which were read once already
@@ -150,7 +144,7 @@ def decode(body: bytes) -> tuple[str, Request]:
         kind=kind.kind,
         dry_run=bool(request.dry_run),
         old_external_traffic_policy=_old_policy(request) if request.operation == "UPDATE" else "",
-        size=len(body),
+        size=size,
         excess=excess,
     )
 
@@ -187,7 +181,7 @@ def _decode_other(body: bytes, error: Exception) -> tuple[str, Request]:
         tag = _tag.decode(request.object)
     except DECODE_ERRORS as worse:
         raise BadReview(f"request.object: {_plain(worse)}") from worse
-    if (kind.group, kind.kind) in _HANDLED and kind.version == "v1" and (tag is None or tag.kind == kind.kind):
+    if kind.version == "v1" and GROUPS.get(kind.kind) == kind.group and (tag is None or tag.kind == kind.kind):
         raise BadReview(_plain(error)) from error
     return request.uid, _not_ours(kind, request)
 
@@ -234,24 +228,24 @@ def encode(uid: str, decision: Decision, *, marks: bool = False) -> bytes:
         marks: Whether what is left alone on purpose is marked so.
 
     """
-    parts = [_HEAD, _encoder.encode(uid), b',"allowed":true']
+    return b"%b%b%b" % (_HEAD, _encoder.encode(uid), _rest(decision, marks))
+
+
+@lru_cache(maxsize=256)
+def _rest(decision: Decision, marks: bool) -> bytes:  # noqa: FBT001  # as a cache's key
+    """Return the response behind its uid: reviews of a rollout share it (all that a decision says is bounded)."""
+    parts = [b',"allowed":true']
     patch = decision.patch or (decision.mark if marks else NOTHING)
     if patch:
         parts += (b',"patchType":"JSONPatch","patch":"', encode_patch(patch), b'"')
     if decision.warnings:
         parts += (b',"warnings":', _encoder.encode(decision.warnings))
-    parts.append(_tail(decision.reason, decision.mode, decision.outcome, decision.policy, decision.cause))
+    annotations = {"reason": decision.reason.value, "mode": decision.mode.value, "outcome": decision.outcome.value}
+    if decision.policy:
+        annotations["policy"] = decision.policy
+    annotations["cause"] = decision.cause
+    parts += (b',"auditAnnotations":', _encoder.encode(annotations), b"}}")
     return b"".join(parts)
-
-
-@lru_cache(maxsize=256)
-def _tail(reason: Reason, mode: Mode, outcome: Outcome, policy: str, cause: str) -> bytes:
-    """Return the response from its audit annotations on: reviews of a rollout share it (a cause is bounded)."""
-    annotations = {"reason": reason.value, "mode": mode.value, "outcome": outcome.value}
-    if policy:
-        annotations["policy"] = policy
-    annotations["cause"] = cause
-    return b',"auditAnnotations":' + _encoder.encode(annotations) + b"}}"
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,7 @@ from webhook.rules.decision import Decision
 from webhook.rules.limits import UID_LIMIT
 from webhook.rules.objects import GROUPS
 from webhook.rules.snapshot import Request
-from webhook.server.metrics import OPERATIONS
+from webhook.server.counts import OPERATIONS
 from webhook.server.sampling import Bucket, sampled
 
 log: Final = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ else, be it one more header, goes to aiohttp with all that follows on its connec
 """
 
 import asyncio
-import re
 import time
 from email.utils import formatdate
 from http import HTTPStatus
@@ -18,35 +17,15 @@ from aiohttp.http import SERVER_SOFTWARE
 
 from webhook.server.clients import may_call
 from webhook.server.connection import Connection
-from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply, timeout_seconds
+from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply
 from webhook.server.handed import Handed, HandedServer
+from webhook.server.heads import BLANK_LINE, HEAD_LIMIT, Head, Heads
 from webhook.server.peers import BUFFER_FACTOR, FREE_PIECE_BYTES, Ended, Peers, Source
 from webhook.server.sampling import traceparent
 from webhook.server.turns import GAP_SECONDS, SLICE_SECONDS
 
 FIRST_SECONDS: Final = 30.0
 """From the handshake to the first byte; Go opens connections that it may not need."""
-_VALUE: Final = rb": [\x20-\x7e]{0,4096}\r\n"
-_HEAD: Final = re.compile(
-    rb"POST /mutate(?:\?timeout=([0-9a-z.]{1,20}))? HTTP/1\.1\r\n"
-    rb"Host: [\x21-\x7e]{1,512}\r\n"
-    rb"(?:Accept-Encoding" + _VALUE + rb"|User-Agent" + _VALUE + rb")?"
-    rb"Content-Length: ([0-9]{1,8})\r\n"
-    rb"(?:Accept" + _VALUE + rb")?"
-    rb"(?:Authorization" + _VALUE + rb")?"
-    rb"Content-Type: application/json\r\n"
-    rb"(?:Traceparent" + _VALUE + rb")?"
-    rb"(?:Tracestate" + _VALUE + rb")?"
-    rb"(?:Accept-Encoding" + _VALUE + rb")?"
-    rb"\r\n"
-)
-"""
-A head that says nothing but how long the body is and how long it may take, each header once and where Go writes it.
-
-Python's own client, which the tests use, has Accept-Encoding where Go has User-Agent. Nothing is taken that aiohttp
-would refuse or read otherwise: values are shorter than the lines that it takes.
-https://github.com/golang/go/blob/go1.26.0/src/net/http/request.go#L599
-"""
 SHUTDOWN_LEAST_SECONDS: Final = 0.1
 """aiohttp takes 0 for "no timeout"."""
 
@@ -58,6 +37,7 @@ class ReviewServer:
         self.state = state
         self.fallback = fallback
         self.peers = peers
+        self.heads = Heads()
         self.connections: set[ReviewProtocol] = set()
         self.dated_until = 0.0
         self.last = b""
@@ -166,20 +146,23 @@ class ReviewProtocol(Connection, asyncio.Protocol):
 
     def _take(self, data: bytes) -> bytes:
         """Answer the request that *data* begins with, if it is complete, and return what comes after it."""
-        head = _HEAD.match(data)
+        server, turns = self._server, self._turns
+        start = data.find(BLANK_LINE, 0, HEAD_LIMIT) + len(BLANK_LINE)
+        head = server.heads[data[:start]]
         if head is None:
             self._hand_over(data)
             return b""
-        start = head.end()
-        end = start + int(head[2])
-        if end > len(data):
-            self._await_rest(data, end, head)
-            return b""
-        server, turns = self._server, self._turns
         state = server.state
+        end = start + head.length
+        rest = b""
+        if end != len(data):
+            if end > len(data):
+                self._await_rest(data, end, head)
+                return b""
+            data, rest = data[:end], data[end:]
         span = None if state.sample is None else state.sample(traceparent(data, start))
         begun = perf_counter()
-        status, text, ended = reply(state, data[start:end], begun, span)
+        status, text, ended = reply(state, data, begun, span, start)
         # The API server keeps connections to pods that are gone: let it go elsewhere now. And where memory is short
         # large buffers are got rid of: a client opens another connection.
         close = state.draining or (self._largest > FREE_PIECE_BYTES and self.peers.pressed)
@@ -192,7 +175,7 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         turns.row, turns.until = row, ended
         if turns.busy or row > SLICE_SECONDS:
             turns.note(self, ended - begun)
-        return data[end:]
+        return rest
 
     # --- In line
 
@@ -236,9 +219,9 @@ class ReviewProtocol(Connection, asyncio.Protocol):
 
     # --- A body that comes in pieces
 
-    def _await_rest(self, data: bytes, end: int, head: "re.Match[bytes]") -> None:
+    def _await_rest(self, data: bytes, end: int, head: Head) -> None:
         """Keep *data* until there are *end* bytes of it, or until the caller would no longer wait for the answer."""
-        length = end - head.end()
+        length = head.length
         if length > BODY_LIMIT:
             self._hand_over(data)
             return
@@ -254,8 +237,7 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, FULL)
             return
-        seconds = timeout_seconds(head[1].decode() if head[1] else "")
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
+        self._timer = asyncio.get_running_loop().call_later(head.seconds, self._too_late)
 
     def room(self) -> None:
         """Read the body on: there is room for all of it."""
