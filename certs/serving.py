@@ -287,6 +287,9 @@ def _server_context() -> ssl.SSLContext:
     # the certificate that it began with.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    # All ciphers here are good, so the client's order counts: Go's begins with AES-128 and SHA-256. Handshakes and
+    # records cost less with these than with AES-256 and SHA-384, OpenSSL's own first.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     # The API server offers nothing else to webhooks:
     # https://github.com/kubernetes/apiserver/blob/v0.34.0/pkg/util/webhook/client.go
     context.set_alpn_protocols(["http/1.1"])

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import behind, compare, report, scale
+from tests.bench import behind, compare, handshakes, report, scale
 from tests.bench.compare import QUICK, WHOLE
 from tests.parts.build import ROOT, binaries
 
@@ -43,6 +43,7 @@ def main() -> None:
                 results["cost"] = compare.cost(targets, reviews, effort, chance)
                 capacity = {each: results["cost"]["typical"][each]["per_second"]["median"] for each in targets}
                 results["latency"] = compare.latency(targets, reviews["typical"], capacity, effort, chance)
+                results["handshakes"] = handshakes.measure(targets, effort, chance)
         if "scale" in parts:
             results["scale"] = scale.measure(folder, reviews["typical"], effort, chance)
         if "cluster" in parts:

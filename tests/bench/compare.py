@@ -10,7 +10,7 @@ from typing import Any, Final
 from tests.bench.bodies import bodies, write_cluster
 from tests.bench.figures import Spread, by_name, paired_ratios
 from tests.bench.load import Load, ask
-from tests.bench.servers import OURS, PEERS, REFERENCE, Target, ours, peer
+from tests.bench.servers import HAND_TUNED, OURS, PEERS, REFERENCE, Target, ours, peer
 from tests.parts.process import Ports
 
 NODES: Final = 5_000
@@ -75,6 +75,7 @@ def cost(targets: Mapping[str, Target], reviews: Mapping[str, Path], effort: Eff
             name: {
                 "cpu_seconds": by_name(rounds, name).as_json(),
                 "ratio": paired_ratios(rounds, name, REFERENCE).as_json(),
+                "ratio_to_hand_tuned": paired_ratios(rounds, name, HAND_TUNED).as_json(),
                 "per_second": Spread.of(capacity[name]).as_json(),
             }
             for name in targets

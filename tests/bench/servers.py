@@ -82,6 +82,7 @@ def _python(program: str) -> Callable[[int, Path], Sequence[str | Path]]:
 
 OURS: Final = "ours"
 REFERENCE: Final = "controller-runtime"
+HAND_TUNED: Final = "plain-go"
 PEERS: Final = (
     Peer(
         name=REFERENCE,
@@ -93,7 +94,7 @@ PEERS: Final = (
         title="controller-runtime, `WithDefaulter`",
         command=_go("controllerruntime", "-handler=defaulter"),
     ),
-    Peer(name="plain-go", title="Go net/http tuned by hand (nobody ships it)", command=_go("plain")),
+    Peer(name=HAND_TUNED, title="Go net/http tuned by hand (nobody ships it)", command=_go("plain")),
     Peer(name="tutorial", title="tutorial: aiohttp + json + deepcopy + jsonpatch", command=_python("tutorial.py")),
     Peer(name="kopf", title="kopf, one handler", command=_python("kopf_webhook.py")),
 )

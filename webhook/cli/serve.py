@@ -31,6 +31,7 @@ from webhook.server.metrics import Metrics
 from webhook.server.sampling import traces_url
 
 if TYPE_CHECKING:
+    from webhook.facts.kube import KubeClient
     from webhook.server.tracing import Tracing
 
 log: Final = logging.getLogger("client-ip")
@@ -285,12 +286,12 @@ def command(
     if client_names and client_ca is None:
         raise click.UsageError("--client-name needs --client-ca")
     clients = _client_ca(client_ca)
-    rotator = None
+    rotator = client = None
     if tls_secret is not None:
         certificate = ServingCertificate(client_ca=clients)
         names = tls_hosts or service_names(service, namespace)
         life = timedelta(days=tls_ca_days), timedelta(days=tls_leaf_days)
-        rotator = _rotator(certificate, kubeconfig, context, namespace, tls_secret, names, life)
+        rotator, client = _rotator(certificate, kubeconfig, context, namespace, tls_secret, names, life)
         tasks: list[Task] = [rotator.run]
     else:
         certificate, tasks = _certificate(tls_cert, tls_key, tls_hosts, ca_out, clients, self_signed=tls_self_signed)
@@ -298,7 +299,7 @@ def command(
         tasks.append(MountedClientCA(certificate, client_ca).run)
     # An emptied caBundle is seen by the watch, and need not wait for the next look at it.
     changed = rotator.wake if rotator is not None else None
-    source = _source(states, kubeconfig, context, namespace, changed)
+    source = _source(states, kubeconfig, context, namespace, client, changed)
     tracing = _tracing(otlp_endpoint, traces_per_second, namespace)
     metrics = Metrics(
         source,
@@ -395,14 +396,15 @@ def _rotator(
     secret: str,
     names: tuple[str, ...],
     life: tuple[timedelta, timedelta],
-) -> Rotator:
+) -> "tuple[Rotator, KubeClient]":
     from webhook.facts.access import KubeConfigInvalid  # noqa: PLC0415
-    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for a client
 
     try:
         settings = Settings(names=names, organization=tls.ORGANIZATION, ca_life=life[0], leaf_life=life[1])
         location = Location(namespace=namespace, secret=secret, configurations=(wellknown.CONFIGURATION,))
-        return Rotator(connect(kubeconfig, context), certificate, location=location, settings=settings)
+        client = connect(kubeconfig, context)
+        return Rotator(client, certificate, location=location, settings=settings), client
     except (ValueError, KubeConfigInvalid) as error:
         raise click.UsageError(f"--tls-secret: {error}") from error
 
@@ -412,8 +414,10 @@ def _source(
     kubeconfig: str | None,
     context: str | None,
     namespace: str,
+    client: "KubeClient | None",
     changed: Callable[[], None] | None,
 ) -> FactSource:
+    """Return where the facts come from: files, or the cluster, which *client* reaches already if it is given."""
     if states:
         if kubeconfig or context:
             raise click.UsageError("--state cannot be combined with --kubeconfig or --context")
@@ -422,11 +426,12 @@ def _source(
         except FilesInvalid as error:
             raise click.UsageError(f"--state:\n{error}") from error
     from webhook.facts.access import KubeConfigInvalid  # noqa: PLC0415
-    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for `kubernetes`
+    from webhook.facts.kube import connect  # noqa: PLC0415  # files never pay for a client
     from webhook.facts.watch import ClusterSource  # noqa: PLC0415
 
     try:
-        return ClusterSource(connect(kubeconfig, context), own_namespace=namespace, configuration_changed=changed)
+        own = connect(kubeconfig, context) if client is None else client.another()
+        return ClusterSource(own, own_namespace=namespace, configuration_changed=changed)
     except KubeConfigInvalid as error:
         raise click.UsageError(f"no cluster ({error}) and no --state") from error
 

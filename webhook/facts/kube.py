@@ -76,6 +76,10 @@ class KubeClient:
     _lost: tuple[type[Exception], ...] = (aiohttp.ClientError, TimeoutError, OSError)
     """What a connection ends with that can't be made or is lost."""
 
+    def another(self) -> "KubeClient":
+        """Return a client of the same API server, with the same credentials and connections of its own."""
+        return KubeClient(self.source, self.access)
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:

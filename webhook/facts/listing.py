@@ -20,7 +20,7 @@ from webhook.rules.nodes import Node
 
 log: Final = logging.getLogger(__name__)
 
-SLICE_SECONDS: Final = 0.002
+SLICE_SECONDS: Final = 0.001
 """How long objects are taken in before the event loop may serve somebody else."""
 APART_BYTES: Final = 16 << 10
 """An object that is larger is read in a thread, where much is read of it; of nodes and namespaces little is."""

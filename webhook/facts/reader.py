@@ -9,7 +9,6 @@ The first line says `{"problems": […]}`, or `{"objects": N}`; then N facts fol
 """
 
 import asyncio
-import contextlib
 import gc
 import io
 import logging
@@ -18,9 +17,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -35,7 +35,8 @@ SLICE: Final = 20
 """Facts between two looks at what else is to be done; some hundred microseconds."""
 FROZEN: Final = 1000
 """Facts between two looks at the garbage collector: what was loaded stays, and is never walked."""
-MAX_LINE_BYTES: Final = 64 << 20
+PIECE_BYTES: Final = 64 << 10
+"""What is read of a child at once: as much as a pipe holds."""
 HUNG_SECONDS: Final = 60.0
 """A child that computes nothing for so long is ended: it waits for a mount that does not answer, or was stopped."""
 LONGEST_SECONDS: Final = 600.0
@@ -73,7 +74,7 @@ def load_apart(paths: Sequence[str], *, own_namespace: str) -> Collector:
     if _only_here(paths):
         return load(paths, own_namespace=own_namespace)
     try:
-        child = subprocess.Popen(_command(paths), stdout=subprocess.PIPE)
+        child = _started(paths)
     except OSError as error:
         return _load_here(paths, own_namespace, error)
     collector = Collector(own_namespace=own_namespace, from_files=True)
@@ -138,18 +139,16 @@ async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base
     if _only_here(paths):
         return await asyncio.to_thread(load, paths, own_namespace=own_namespace)
     try:
-        child = await asyncio.create_subprocess_exec(
-            *_command(paths), stdout=asyncio.subprocess.PIPE, limit=MAX_LINE_BYTES
-        )
+        child = await asyncio.to_thread(_started, paths)
     except OSError as error:
         return await asyncio.to_thread(_load_here, paths, own_namespace, error)
     collector = Collector(own_namespace=own_namespace, from_files=True)
     nodes: set[str] = set()
     watching = asyncio.create_task(_watch_over_aside(child))
     try:
-        output = child.stdout or asyncio.StreamReader()
-        for number in range(1, _begin(await output.readline()) + 1):
-            fact = _read(await output.readline())
+        lines = _Lines(child.stdout or io.BytesIO())
+        for number in range(1, _begin(await lines.next()) + 1):
+            fact = _read(await lines.next())
             if fact.kind == "Node" and not nodes:
                 collector.replace_nodes(collector.next_nodes(base))  # policies were first
             name = _take(fact, collector, number)
@@ -159,22 +158,43 @@ async def load_apart_in_slices(paths: Sequence[str], *, own_namespace: str, base
                 await asyncio.sleep(0)
         collector.builder.keep(nodes)
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
+        child.kill()
         raise
     finally:
         watching.cancel()
-        await child.wait()
+        await asyncio.to_thread(_end, child)
     return collector
 
 
-async def _watch_over_aside(child: asyncio.subprocess.Process) -> None:
+class _Lines:
+    """What a child writes, line by line: what is not taken in yet waits in the pipe, and not in this process."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self._output = output
+        self._read: deque[bytes] = deque()
+
+    async def next(self) -> bytes:
+        """Return the next line; nothing where there is none."""
+        if not self._read:
+            self._read.extend(await asyncio.to_thread(self._output.readlines, PIECE_BYTES))
+        return self._read.popleft() if self._read else b""
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    with child:  # closes the pipe, and waits
+        pass
+
+
+async def _watch_over_aside(child: "subprocess.Popen[bytes]") -> None:
     """End a *child* that hangs."""
     hang = _Hang(child.pid)
     while not hang.is_over():  # noqa: ASYNC110  # another process has no event
         await asyncio.sleep(WATCH_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        child.kill()
+    child.kill()
+
+
+def _started(paths: Sequence[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(_command(paths), stdout=subprocess.PIPE)
 
 
 def _command(paths: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ PAGE: Final = 250
 """Objects in a page, where they are small."""
 FIRST_PAGE: Final = 4
 """Objects in the first page, of which nobody knows yet how large they are; etcd holds none of over 1.5 MiB."""
-PAGE_BYTES: Final = 1 << 20
+PAGE_BYTES: Final = 512 << 10
 """What the next pages aim at: decoding one keeps the event loop for a few milliseconds at most."""
 PUBLISH_SECONDS: Final = 0.05
 WATCH_SECONDS: Final = 300

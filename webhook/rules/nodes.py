@@ -562,7 +562,9 @@ class NodeIndexBuilder:
         return set(self._nodes)
 
     def keep(self, names: set[str]) -> None:
-        """Take out all nodes that are not called one of *names*."""
+        """Take out all nodes but those called *names*, each of which is there."""
+        if len(names) == len(self._nodes):
+            return  # mostly: and to compare 50,000 names takes milliseconds
         for name in self.names() - names:
             self.remove(name)
 
