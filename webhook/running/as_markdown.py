@@ -34,9 +34,8 @@ def _lines(scan: Scan, by: GroupBy) -> Iterator[str]:
     left = ROWS
     for group in grouped(scan.rows, by):
         yield ""
-        meaning = f": {_text(group.meaning)}" if group.meaning else ""
         yield f"### {_text(group.title)} ({len(group.rows)})"
-        if meaning:
+        if group.meaning:
             yield ""
             yield _text(group.meaning)
         yield ""

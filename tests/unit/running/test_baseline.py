@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from tests.browser.scans import NOW, row, scan
-from webhook.running.baseline import compare, compared_sentence, read_baseline
+from webhook.running.baseline import BaselineInvalid, compare, compared_sentence, read_baseline
 from webhook.running.findings import Change, Row, Scan, Scope
 from webhook.running.verdicts import Advice
 
@@ -28,6 +28,31 @@ def plain(number: int) -> Row:
 def changes(now: list[Row], scope: Scope, before: Scan) -> dict[str, str]:
     rows, gone = compare(now, scope, before, at=NOW)
     return {each.name: str(each.change) for each in (*rows, *gone)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not what client-ip scan -o json prints"),
+        (b"[1]", "not what client-ip scan -o json prints"),
+        (b"[" * 100_000, "not what client-ip scan -o json prints"),
+        (b"\xff\xfe", "not what client-ip scan -o json prints"),
+        (b"{}", "format: must be client-ip-scan/v1"),
+        (b'{"format": "another"}', "(format 'another')"),
+    ],
+    ids=["nothing", "a list", "a bomb", "no UTF-8", "no format", "another format"],
+)
+def test_what_is_no_scan_is_refused(text: bytes, said: str) -> None:
+    with pytest.raises(BaselineInvalid) as caught:
+        read_baseline(text)
+    assert said in str(caught.value)
+
+
+def test_a_scan_with_a_wrong_field_is_refused_with_its_path() -> None:
+    document = msgspec.json.decode(msgspec.json.encode(scan(2)))
+    document["rows"][1]["name"] = 7
+    with pytest.raises(BaselineInvalid, match=r"rows.+name: Expected `str`, got `int`$"):
+        read_baseline(msgspec.json.encode(document))
 
 
 def test_each_state() -> None:

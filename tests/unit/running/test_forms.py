@@ -12,13 +12,16 @@ import pytest
 
 from tests.browser.attacks import attacked
 from tests.browser.scans import NOW, scan, waiver
+from webhook.rules.decision import ADVICE
 from webhook.rules.ends import End
 from webhook.running.as_csv import HEAD, as_csv
 from webhook.running.as_html import as_html
 from webhook.running.as_junit import as_junit
-from webhook.running.as_markdown import as_markdown
+from webhook.running.as_markdown import ROWS, as_markdown
 from webhook.running.findings import Change, ExceptionState, ExceptionUse, NamespaceOptOut, Scan
 from webhook.running.grouping import GroupBy
+from webhook.running.verdicts import Advice
+from webhook.running.words import notes
 
 SIZE: Final = 24
 CODE: Final = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
@@ -63,6 +66,42 @@ def test_markdown_lists_the_ends() -> None:
     assert "- ended: `past`: ended 2026-05-31 09:30 UTC, team-past; it holds all the same\n" in text
     assert "later" not in text
     assert "to look at" not in as_markdown(msgspec.structs.replace(scan(SIZE), exceptions=[]), GroupBy.ADVICE)
+
+
+def test_markdown_is_cut_after_so_many_rows_and_says_so() -> None:
+    """A comment on a pull request has a limit: so have the rows, and the commands to copy."""
+    found = scan(400)
+    text = as_markdown(msgspec.structs.replace(found, compared="since 2026-05-01: 3 new"), GroupBy.ADVICE)
+    shown = [line for line in text.splitlines() if line.startswith("| `")]
+    more = [int(each) for each in re.findall(r"^and (\d+) more$", text, re.MULTILINE)]
+    assert len(shown) == ROWS
+    assert len(shown) + sum(more) == len(found.rows)
+    assert re.search(r"^# and \d+ more$", text, re.MULTILINE), "the block is cut too"
+    assert "since 2026-05-01: 3 new" in text
+    assert f"Not read: {', '.join(f'`{name}`' for name in found.scope.unreadable)}" in text
+    assert len(text) < 65_536
+
+
+@pytest.mark.parametrize("by", list(GroupBy), ids=str)
+def test_markdown_groups_rows_as_asked_and_has_the_commands_once(by: GroupBy) -> None:
+    found = scan(SIZE)
+    text = as_markdown(found, by)
+    titles = {
+        GroupBy.NAMESPACE: {row.namespace for row in found.rows},
+        GroupBy.REASON: {row.reason for row in found.rows},
+        GroupBy.OWNER: {row.owner for row in found.rows if row.owner},
+        GroupBy.ADVICE: set[str](),
+    }[by]
+    heads = [line for line in text.splitlines() if line.startswith("### ")]
+    assert all(any(title in head.replace("@\u200b", "@") for head in heads) for title in titles)
+    assert text.count("```sh") == 1
+    reasons = {ADVICE[row.reason] for row in found.rows}
+    assert by is not GroupBy.REASON or sum(text.count(each) for each in reasons) >= 1
+
+
+def test_a_row_says_what_there_is_to_know_of_it() -> None:
+    ended = msgspec.structs.replace(scan(1).rows[0], ended=waiver(-3), advice=Advice.CHANGE)
+    assert "! exception ledger of team-pay ended on 2026-05-29" in list(notes(ended))
 
 
 def test_junit_counts_what_it_has_and_ends_fail_nothing() -> None:
