@@ -86,14 +86,14 @@ def test_markdown_is_cut_after_so_many_rows_and_says_so() -> None:
 def test_markdown_groups_rows_as_asked_and_has_the_commands_once(by: GroupBy) -> None:
     found = scan(SIZE)
     text = as_markdown(found, by)
-    titles = {
+    wanted: dict[GroupBy, set[str]] = {
         GroupBy.NAMESPACE: {row.namespace for row in found.rows},
-        GroupBy.REASON: {row.reason for row in found.rows},
+        GroupBy.REASON: {str(row.reason) for row in found.rows},
         GroupBy.OWNER: {row.owner for row in found.rows if row.owner},
-        GroupBy.ADVICE: set[str](),
-    }[by]
+        GroupBy.ADVICE: set(),
+    }
     heads = [line for line in text.splitlines() if line.startswith("### ")]
-    assert all(any(title in head.replace("@\u200b", "@") for head in heads) for title in titles)
+    assert all(any(title in head.replace("@\u200b", "@") for head in heads) for title in wanted[by])
     assert text.count("```sh") == 1
     reasons = {ADVICE[row.reason] for row in found.rows}
     assert by is not GroupBy.REASON or sum(text.count(each) for each in reasons) >= 1
