@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +12,10 @@ import yaml
 
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
+from tests.serve.conftest import CLUSTER
 from tests.serve.server import Server
 
+INJECTOR: Final = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
 OWN_NAMESPACE: Final = "client-ip-system"
 READY_SECONDS: Final = 30.0
 
@@ -93,6 +96,34 @@ def eventually(reached: Callable[[], object], said: Callable[[], object] = str, 
             return
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds:g} s: {said()}")
+
+
+@contextmanager
+def facts_of(control_plane: ControlPlane, prefix: str, pools: tuple[str, str]) -> Iterator[Api]:
+    """
+    Put a cluster's facts there, and take them away: two nodes, Istio's injector (which nobody serves), and the CRD.
+
+    Args:
+        control_plane: Where they are put.
+        prefix: Of the nodes' names, PREFIX-ubuntu and PREFIX-centos.
+        pools: The label `pool` of these two nodes.
+
+    """
+    api = control_plane.client()
+    for document in render("crd"):
+        api.apply(document)
+    document = yaml.safe_load((CLUSTER / "istio.yaml").read_text())
+    for webhook in document["webhooks"]:
+        webhook["clientConfig"] = {"url": "https://127.0.0.1:1/inject"}
+        webhook |= {"sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore"}
+    api.apply(document)
+    systems = {f"{prefix}-ubuntu": "Ubuntu 22.04.4 LTS", f"{prefix}-centos": "CentOS Linux 7 (Core)"}
+    for (name, system), pool in zip(systems.items(), pools, strict=True):
+        control_plane.add_node(name, labels={"pool": pool}, os_image=system)
+    yield api
+    api.delete(*INJECTOR)
+    for name in systems:
+        api.delete("v1", "Node", name)
 
 
 def namespace_of(api: Api, name: str, **labels: str) -> str:

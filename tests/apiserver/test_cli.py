@@ -8,33 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.apiserver.deployed import namespace_of, pod, render
+from tests.apiserver.deployed import facts_of, namespace_of, pod
 from tests.cli.command import run
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
-from tests.serve.conftest import CLUSTER
-
-CENTOS = "CentOS Linux 7 (Core)"
-INJECTOR = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
 
 
 @pytest.fixture(scope="module")
 def facts(control_plane: ControlPlane) -> Iterator[Api]:
-    """Nodes, Istio's injector (which nobody serves), and the CRD."""
-    api = control_plane.client()
-    for document in render("crd"):
-        api.apply(document)
-    document = yaml.safe_load((CLUSTER / "istio.yaml").read_text())
-    for webhook in document["webhooks"]:
-        webhook["clientConfig"] = {"url": "https://127.0.0.1:1/inject"}
-        webhook |= {"sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore"}
-    api.apply(document)
-    control_plane.add_node("cli-ubuntu", labels={"pool": "general"}, os_image="Ubuntu 22.04.4 LTS")
-    control_plane.add_node("cli-centos", labels={"pool": "legacy"}, os_image=CENTOS)
-    yield api
-    api.delete(*INJECTOR)
-    for name in ("cli-ubuntu", "cli-centos"):
-        api.delete("v1", "Node", name)
+    with facts_of(control_plane, "cli", ("general", "legacy")) as api:
+        yield api
 
 
 @pytest.fixture

@@ -11,15 +11,13 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.apiserver.deployed import namespace_of, render
+from tests.apiserver.deployed import facts_of, namespace_of
 from tests.cli.command import run
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
 from tests.parts.relay import Relay
-from tests.serve.conftest import CLUSTER
 from tests.unit.cli.test_printing import at_terminal
 
-INJECTOR: Final = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
 SCAN: Final = """
 import sys
 from webhook.cli.main import main
@@ -32,21 +30,8 @@ PAUSE: Final = {"name": "app", "image": "registry.example.com/app:1"}
 
 @pytest.fixture(scope="module")
 def facts(control_plane: ControlPlane) -> Iterator[Api]:
-    """Nodes, Istio's injector (which nobody serves), and the CRD."""
-    api = control_plane.client()
-    for document in render("crd"):
-        api.apply(document)
-    document = yaml.safe_load((CLUSTER / "istio.yaml").read_text())
-    for webhook in document["webhooks"]:
-        webhook["clientConfig"] = {"url": "https://127.0.0.1:1/inject"}
-        webhook |= {"sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore"}
-    api.apply(document)
-    control_plane.add_node("scan-ubuntu", labels={"pool": "scan"}, os_image="Ubuntu 22.04.4 LTS")
-    control_plane.add_node("scan-centos", labels={"pool": "scan-old"}, os_image="CentOS Linux 7 (Core)")
-    yield api
-    api.delete(*INJECTOR)
-    for name in ("scan-ubuntu", "scan-centos"):
-        api.delete("v1", "Node", name)
+    with facts_of(control_plane, "scan", ("scan", "scan-old")) as api:
+        yield api
 
 
 @pytest.fixture
