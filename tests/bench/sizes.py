@@ -1,20 +1,26 @@
 """
 `python -m tests.bench.sizes [NODES ...]`: what one replica needs, by the number of nodes that it watches.
 
-Prints the rows of the table in docs/operations.md. Each size is a real API server with that many nodes, which loses its
-history once, so that everything is listed again while reviews come. 50,000 nodes take the API server some minutes.
+Prints rows of the table in docs/operations.md; without NODES it measures all sizes and writes the page. Each size is a
+real API server with that many nodes, which loses its history once, so that everything is listed again while reviews
+come. 50,000 nodes take the API server some minutes.
 """
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.bench import behind, compare
-from tests.docs.measured import commit
+from tests.docs.measured import commit, rewritten
+from tests.parts.build import ROOT
 from tests.parts.kube import ControlPlane
 
-SIZES: Final = (1_000, 5_000, 50_000)
+RESOURCES: Final = {1_000: ("96Mi", "256Mi"), 5_000: ("96Mi", "256Mi"), 50_000: ("192Mi", "384Mi")}
+"""Requested memory and its limit, by the number of nodes; those of 5,000 are the chart's defaults."""
+SIZES: Final = tuple(RESOURCES)
+PAGE: Final = ROOT / "docs" / "operations.md"
 
 
 def measure(nodes: int) -> dict[str, Any]:
@@ -31,14 +37,27 @@ def measure(nodes: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write the page where all sizes were measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", type=int)
-    print(f"measured at {commit()}")
-    for nodes in parser.parse_args().nodes or SIZES:
-        found = measure(nodes)
-        ready, peak = found["ready_peak_mib"], found["peak_mib"]
-        print(f"| {nodes:,} | {ready:.0f} MiB | {peak:.0f} MiB | {found['ready_cpu_seconds']:.1f} s |", flush=True)
+    asked = parser.parse_args().nodes
+    made = commit()
+    print(f"measured at {made}")
+    rows = []
+    for nodes in asked or SIZES:
+        rows.append(row(nodes, measure(nodes)))
+        print(rows[-1], flush=True)
+    if not asked:
+        PAGE.write_text(rewritten(PAGE.read_text(), "| nodes |", rows, made, "`python -m tests.bench.sizes`"))
+        print(f"written to {PAGE.relative_to(ROOT)}")
+
+
+def row(nodes: int, found: Mapping[str, Any]) -> str:
+    """Return the page's row of one size: what was measured, and what is to be requested for it."""
+    ready, peak = found["ready_peak_mib"], found["peak_mib"]
+    requests, limits = RESOURCES.get(nodes, ("", ""))
+    cpu = found["ready_cpu_seconds"]
+    return f"| {nodes:,} | {ready:.0f} MiB | {peak:.0f} MiB | {cpu:.1f} s | {requests} | {limits} |"
 
 
 if __name__ == "__main__":

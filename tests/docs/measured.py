@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.parts.build import ROOT
@@ -21,6 +21,36 @@ def commit() -> str:
     revision = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "webhook", "certs", "deploy", "tests", "requirements")
     return f"commit `{revision}`" + (", with changes that were not committed" if changed else "")
+
+
+def rewritten(text: str, head: str, rows: Sequence[str], made: str, by: str) -> str:
+    """
+    Return a page with other figures in one of its tables.
+
+    Args:
+        text: The page.
+        head: How the table's head begins, such as `| nodes |`.
+        rows: The new rows.
+        made: What the page now says of the commit, as `commit` gives it.
+        by: The command whose figures these are; the first commit that is named after it is replaced.
+
+    Raises:
+        LookupError: There is no such table, or no commit after the command.
+
+    """
+    lines = text.splitlines(keepends=True)
+    first = next((number for number, line in enumerate(lines) if line.startswith(head)), None)
+    if first is None:
+        raise LookupError(f"no table begins with {head}")
+    last = first + 2
+    while last < len(lines) and lines[last].startswith("|"):
+        last += 1
+    lines[first + 2 : last] = [f"{row}\n" for row in rows]
+    before, found, after = "".join(lines).partition(by)
+    named, count = re.subn(rf"{COMMIT.pattern}(, with changes that were not committed)?", made, after, count=1)
+    if not found or not count:
+        raise LookupError(f"no commit is named after {by}")
+    return before + found + named
 
 
 def unnamed() -> Iterator[str]:

@@ -131,3 +131,19 @@ def test_what_a_table_lists_twice(page: Callable[[str], Path]) -> None:
     assert list(tables.twice(page(f"{head}| `--a` | 1 |\n| `--b` | 1 |\n| `--a` | 2 |\n"))) == [
         "build/docs/page.md: `--a` is listed twice"
     ]
+
+
+def test_a_run_writes_its_own_table_and_commit_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    sizes = measured.rewritten(
+        text, "| nodes |", ["| 7 | x |"], "commit `0123456789ab`", "`python -m tests.bench.sizes`"
+    )
+    faults = measured.rewritten(sizes, "| fault |", ["| y |"], "commit `ba9876543210`", "`make chaos`: real replicas")
+    assert faults.count("| 7 | x |\n\n") == faults.count("| y |\n\n") == 1
+    assert {"ba9876543210", "0123456789ab"} <= set(measured.COMMIT.findall(faults))
+    rest = [line for line in text.splitlines() if not line.startswith("| ") and "commit" not in line]
+    assert rest == [line for line in faults.splitlines() if not line.startswith("| ") and "commit" not in line]
+    with pytest.raises(LookupError, match="no table"):
+        measured.rewritten(text, "| no such head |", [], "", "")
+    with pytest.raises(LookupError, match="no commit"):
+        measured.rewritten(text, "| nodes |", [], "", "`no such command`")
