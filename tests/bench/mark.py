@@ -60,7 +60,7 @@ def measure(folder: Path) -> None:
         uid, request = decode(body)
         assert isinstance(request.object, Pod)
         decision = decide(request, snapshot, now=NOW)
-        case = PodCase(request.object, request.namespace, snapshot, now=NOW)
+        case = PodCase(request.object, request.namespace, snapshot, now=NOW, size=request.size)
         answer = Answer(decision.reason, decision.cause, decision.patch)
         plain, marked = encode(uid, decision), encode(uid, decision, marks=True)
         decided = _cost(folder, partial(decide, request, snapshot, now=NOW))
