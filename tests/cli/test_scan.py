@@ -140,7 +140,7 @@ def test_an_opt_out_of_a_namespace_that_ended_is_named_and_changes_nothing(tmp_p
     (tmp_path / "state.yaml").write_text(yaml.safe_dump_all(namespaces))
     arguments = ("scan", "-A", "--state", str(tmp_path / "state.yaml"))
     printed = run(*arguments).stdout
-    assert "  ended: ended: ended 2020-01-31 00:00 UTC, <b>team</b>; it holds all the same\n" in printed
+    assert "  ended: ended: ended 2020-01-31 00:00 UTC, <b>team</b>; it is still in effect\n" in printed
     assert "live: ends" not in printed
     found = json.loads(run(*arguments, "-o", "json").stdout)["namespaceOptOuts"]
     assert [(each["namespace"], each["state"]) for each in found] == [("ended", "ended"), ("live", "live")]

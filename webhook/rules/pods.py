@@ -363,7 +363,7 @@ def _unsupported(case: PodCase, nodes: int, unsupported: int) -> Answer:
     which = f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule})"
     if unsupported == nodes:
         return Answer(
-            Reason.INCOMPATIBLE_NODES, f"none of the {nodes.bit_count()} feasible nodes supports TPROXY: {which}"
+            Reason.INCOMPATIBLE_NODES, f"no feasible node supports TPROXY ({nodes.bit_count()} in all): {which}"
         )
     count = f"{unsupported.bit_count()} of {nodes.bit_count()} feasible nodes"
     return Answer(Reason.MIXED_NODES, f"{count} do not support TPROXY: {which}")

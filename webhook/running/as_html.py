@@ -178,8 +178,8 @@ def _restart(rows: Sequence[Row]) -> Iterator[str]:
     lines = list(block(rows))
     if lines:
         yield (
-            "<section><h2>Restart these</h2><p>They run without it and get it with their next pods. "
-            "Copy, look, and run:</p>"
+            "<section><h2>Restart these</h2><p>These workloads lose the client's IP now, and keep it after a restart. "
+            "Review the commands before you run them:</p>"
             '<button type="button" data-copy="commands" hidden>Copy the commands</button>'
             '<pre id="commands" tabindex="0">'
         )

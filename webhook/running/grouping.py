@@ -31,13 +31,13 @@ TITLES: Final = {
     Advice.PRESERVED: "Preserved",
 }
 MEANINGS: Final = {
-    Advice.AT_RISK: "preserved now, and not for the next pod",
+    Advice.AT_RISK: "preserved now, lost after a restart",
     Advice.RESTART: "lost now, preserved after a restart",
     Advice.CHANGE: "lost now and after a restart",
-    Advice.HEADER: "the IP is in a header: X-Forwarded-For, or PROXY at a gateway",
-    Advice.EXCEPTED: "waived for a time, the one that ends first in front",
-    Advice.OPTED_OUT: "its label says no",
-    Advice.PRESERVED: "the application sees its caller",
+    Advice.HEADER: "the client's IP is in a header: X-Forwarded-For, or the PROXY header at a gateway",
+    Advice.EXCEPTED: "covered by an exception; the earliest end first",
+    Advice.OPTED_OUT: "opted out by a label",
+    Advice.PRESERVED: "the application sees its caller's IP",
 }
 
 

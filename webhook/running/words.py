@@ -25,9 +25,9 @@ def notes(row: Row) -> Iterator[str]:
     if row.mode is Mode.AUDIT and row.advice is not Advice.RESTART:
         yield "only audited: nothing is patched"
     if row.disagreeing is not None:
-        yield f"! annotation and proxy disagree in {row.disagreeing.count} pods: {_few(row.disagreeing.names)}"
+        yield f"! annotation and proxy disagree ({row.disagreeing.count}): {_few(row.disagreeing.names)}"
     if row.stranded is not None:
-        yield f"! on nodes that do not support TPROXY: {row.stranded.count} pods: {_few(row.stranded.names)}"
+        yield f"! pods on nodes that do not support TPROXY ({row.stranded.count}): {_few(row.stranded.names)}"
     if row.gateway is not None:
         yield from (f"! {warning}" for warning in row.gateway.warnings)
 
@@ -46,7 +46,7 @@ def opt_out_said(out: NamespaceOptOut) -> str:
     """Return what there is to say of a namespace's opt-out that has an end."""
     end, owner = out.until.strftime("%Y-%m-%d %H:%M UTC"), out.owner or "without an owner"
     if out.state is End.ENDED:
-        return f"ended {end}, {owner}; it holds all the same"
+        return f"ended {end}, {owner}; it is still in effect"
     return f"ends {end}, {owner}"
 
 

@@ -54,7 +54,7 @@ def test_csv_has_a_line_for_each_row_then_for_each_end() -> None:
         ("Namespace", "past", "opt-out-ended", "team-past"),
         ("Namespace", "soon", "opt-out-ending", "team-soon"),
     ]
-    assert found[-2]["notes"] == "ended 2026-05-31 09:30 UTC, team-past; it holds all the same"
+    assert found[-2]["notes"] == "ended 2026-05-31 09:30 UTC, team-past; it is still in effect"
     assert found[-2]["expires"] == "2026-05-31T09:30:00+00:00"
 
 
@@ -63,7 +63,7 @@ def test_markdown_lists_the_ends() -> None:
     assert "### Exceptions to look at (3)" in text
     assert "- ended: `ledger` of policy `default`: ended 2026-06-04 09:30 UTC, team-pay; it would cover 1\n" in text
     assert "### Opt-outs of namespaces to look at (2)" in text
-    assert "- ended: `past`: ended 2026-05-31 09:30 UTC, team-past; it holds all the same\n" in text
+    assert "- ended: `past`: ended 2026-05-31 09:30 UTC, team-past; it is still in effect\n" in text
     assert "later" not in text
     assert "to look at" not in as_markdown(msgspec.structs.replace(scan(SIZE), exceptions=[]), GroupBy.ADVICE)
 
@@ -115,7 +115,7 @@ def test_junit_counts_what_it_has_and_ends_fail_nothing() -> None:
     assert (past.attrib["classname"], soon.attrib["classname"]) == ("past", "soon")
     said = past.find("skipped")
     assert said is not None
-    assert said.attrib["message"] == "ended: ended 2026-05-31 09:30 UTC, team-past; it holds all the same"
+    assert said.attrib["message"] == "ended: ended 2026-05-31 09:30 UTC, team-past; it is still in effect"
     assert len(root.findall("testsuite[@name='exceptions']/testcase")) == 3
     (unread,) = root.findall(".//error")
     assert unread.attrib["message"] == "403: pods is forbidden"
