@@ -50,20 +50,21 @@ async def heads(chance: random.Random, seconds: float, seen: Counter[str]) -> No
 class Run:
     """What was seen so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: str | None) -> None:
+        self._kinds = {kind: each for kind, each in KINDS.items() if only in (None, kind)}
         self.seen: Counter[str] = Counter()
         self.outcomes: dict[str, dict[str, bytes]] = {kind: {} for kind in KINDS}
         """By kind and outcome: the smallest input that had it."""
 
     def replay(self) -> None:
         """Try the inputs that were kept."""
-        for kind in KINDS:
+        for kind in self._kinds:
             for number, data in enumerate(corpus.kept(kind), start=1):
                 self._hold(kind, data, f"line {number} of tests/fuzz/corpus/{kind}.jsonl")
 
     def round(self, seed: int) -> int:
         """Give each kind its turn; return the next seed."""
-        for kind, each in KINDS.items():
+        for kind, each in self._kinds.items():
             for _ in range(each.times):
                 data = each.make(random.Random(seed))
                 self._hold(kind, data, f"python -m tests.fuzz --kind {kind} --seed {seed}")
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=100.0, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first mutation (default: %(default)s)")
     parser.add_argument("--kind", choices=sorted(KINDS), help="only this, once, with --seed: to see a failure again")
+    parser.add_argument("--only", choices=sorted(KINDS), help="only this, for the whole time")
     parser.add_argument("--keep", action="store_true", help="write the inputs of new outcomes into tests/fuzz/corpus")
     options = parser.parse_args()
     if options.kind:
@@ -96,13 +98,15 @@ def main() -> None:
         print(data[:2000])
         print(only.hold(data))
         return
-    run = Run()
+    run = Run(options.only)
     started, seed = time.monotonic(), options.seed
     run.replay()
     replayed = sum(run.seen.values())
-    while time.monotonic() - started < options.seconds * 0.9:
+    served = 0.0 if options.only else options.seconds * 0.1
+    while time.monotonic() - started < options.seconds - served:
         seed = run.round(seed)
-    uvloop.run(heads(random.Random(options.seed), options.seconds * 0.1, run.seen))
+    if served:
+        uvloop.run(heads(random.Random(options.seed), served, run.seen))
     for name, number in sorted(run.seen.items()):
         print(f"{number:>9,}  {name}")
     distinct = sum(map(len, run.outcomes.values()))
