@@ -25,6 +25,7 @@ from tests.docs.measured import commit
 from tests.parts.kube import ControlPlane
 from tests.parts.process import wait_until
 from tests.serve.server import Server
+from webhook.rules import wellknown
 
 Document = dict[str, Any]
 READY_SECONDS: Final = 600.0
@@ -70,7 +71,7 @@ def _policies(number: int, exceptions: int) -> Iterator[tuple[str, Document]]:
         ]
         name = f"policy-{each:03d}"
         spec = {"namespaceSelector": {"matchLabels": {"team": f"team-{each}"}}, "mode": "Enforce", "exceptions": waived}
-        document = _object("client-ip.dev/v1", "ClientIPPolicy", {"name": name, "generation": 1})
+        document = _object(wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND, {"name": name, "generation": 1})
         yield f"/registry/client-ip.dev/clientippolicies/{name}", {**document, "spec": spec}
 
 
