@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from tests.bench import behind, compare
 from tests.docs.measured import commit, rewritten
+from tests.docs.pages import tables
 from tests.parts.build import ROOT
 from tests.parts.kube import ControlPlane
 
-RESOURCES: Final = {1_000: ("96Mi", "256Mi"), 5_000: ("96Mi", "256Mi"), 50_000: ("192Mi", "384Mi")}
-"""Requested memory and its limit, by the number of nodes; those of 5,000 are the chart's defaults."""
-SIZES: Final = tuple(RESOURCES)
+SIZES: Final = (1_000, 5_000, 50_000)
 PAGE: Final = ROOT / "docs" / "operations.md"
 
 
@@ -53,9 +52,10 @@ def main() -> None:
 
 
 def row(nodes: int, found: Mapping[str, Any]) -> str:
-    """Return the page's row of one size: what was measured, and what is to be requested for it."""
+    """Return the page's row of one size: what was measured, and what the page tells to request for it."""
     ready, peak = found["ready_peak_mib"], found["peak_mib"]
-    requests, limits = RESOURCES.get(nodes, ("", ""))
+    told = {cells[0]: cells[-2:] for head, rows in tables(PAGE) if head[0] == "nodes" for cells in rows}
+    requests, limits = told.get(f"{nodes:,}", ("", ""))
     cpu = found["ready_cpu_seconds"]
     return f"| {nodes:,} | {ready:.0f} MiB | {peak:.0f} MiB | {cpu:.1f} s | {requests} | {limits} |"
 

@@ -32,7 +32,7 @@ def rewritten(text: str, head: str, rows: Sequence[str], made: str, by: str) -> 
         head: How the table's head begins, such as `| nodes |`.
         rows: The new rows.
         made: What the page now says of the commit, as `commit` gives it.
-        by: The command whose figures these are; the first commit that is named after it is replaced.
+        by: The command whose figures these are; the next commit in parentheses is replaced, to the parenthesis' end.
 
     Raises:
         LookupError: There is no such table, or no commit after the command.
@@ -47,7 +47,7 @@ def rewritten(text: str, head: str, rows: Sequence[str], made: str, by: str) -> 
         last += 1
     lines[first + 2 : last] = [f"{row}\n" for row in rows]
     before, found, after = "".join(lines).partition(by)
-    named, count = re.subn(rf"{COMMIT.pattern}(, with changes that were not committed)?", made, after, count=1)
+    named, count = re.subn(rf"{COMMIT.pattern}[^)]*\)", f"{made})", after, count=1)
     if not found or not count:
         raise LookupError(f"no commit is named after {by}")
     return before + found + named
