@@ -16,7 +16,7 @@ INJECTOR := tests/apiserver/test_real_injector.py
 PARTS := kube-1.37 filters-1.37 expressions-1.37 yamls-1.37 helm
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-all test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -46,7 +46,9 @@ test: install-dev ## everything that needs no root: unit, property, TLS, and a r
 	$(BIN)/python -m tests.parts.build $(PARTS)
 	$(RUN) $(TWO) $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
 
-test-all: test ## the same, Istio's own injector, and the API server of the oldest supported Kubernetes
+test-all: test test-rest ## the same, Istio's own injector, and the API server of the oldest supported Kubernetes
+
+test-rest: install-dev ## what `make test-all` adds to `make test`
 	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33 istio-1.31
 	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
 	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
