@@ -77,6 +77,7 @@ class Facts:
     snapshot: Snapshot = field(default_factory=Snapshot)
     unsynced: list[str] = field(default_factory=list)
     policy_errors: Mapping[str, str] = field(default_factory=dict)
+    registered: bool | None = True
 
     def missing(self) -> Sequence[str]:
         return self.unsynced

@@ -39,6 +39,10 @@ class FactSource(Protocol):
     def policy_errors(self) -> Mapping[str, str]:
         """What is wrong with which stored policy."""
 
+    @property
+    def registered(self) -> bool | None:
+        """Whether a webhook configuration calls us; None where that can't be known."""
+
     async def run(self) -> None:
         """Keep the facts current until cancelled."""
 
@@ -66,6 +70,7 @@ class FileSource:
         self._retry_at = 0.0
         self._read_at = time.monotonic()
         self.policy_errors: Mapping[str, str] = {}
+        self.registered: bool | None = None
 
     @property
     def snapshot(self) -> Snapshot:

@@ -303,6 +303,11 @@ class ClusterSource:
         """What is wrong with which stored policy."""
         return {name: str(error) for name, error in self._collector.policy_errors.items()}
 
+    @property
+    def registered(self) -> bool | None:
+        """Whether a webhook configuration calls us; None until they were listed."""
+        return bool(self._collector.own_configurations) if self._followed["injectors"].synced else None
+
     async def run(self) -> None:
         """Keep the facts current until cancelled."""
         self._start("publish", self._publish)

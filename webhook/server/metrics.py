@@ -148,6 +148,7 @@ class _Facts(Collector):
                 "policy",
                 dict.fromkeys(self._source.policy_errors, 1),
             ),
+            *_registered(self._source.registered),
             _gauge(
                 "client_ip_webhook_order_ok",
                 f"Whether {wellknown.CONFIGURATION} is called before each sidecar injector's configuration.",
@@ -161,6 +162,13 @@ class _Facts(Collector):
                 _expiry(self._certificate),
             ),
         ]
+
+
+def _registered(known: bool | None) -> list[GaugeMetricFamily]:  # noqa: FBT001
+    if known is None:
+        return []
+    text = f"Whether {wellknown.CONFIGURATION}, by which the API server calls us, exists."
+    return [GaugeMetricFamily("client_ip_webhook_registered", text, value=int(known))]
 
 
 class _Held(Collector):
