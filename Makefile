@@ -16,7 +16,7 @@ INJECTOR := tests/apiserver/test_real_injector.py
 PARTS := kube-1.37 filters-1.37 expressions-1.37 yamls-1.37 helm
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test bench gate fuzz manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test dashboard bench gate fuzz manifests lock locks clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -82,6 +82,9 @@ monitoring: install-dev ## the chart's alerts and dashboard, by promtool and on 
 	$(BIN)/python -m tests.parts.build kube-1.37 prometheus
 	$(BIN)/pytest -q $(PYTEST) tests/monitoring
 
+dashboard: install-dev ## docs/dashboard.png, of what Prometheus saw in the last `make chaos`
+	$(BIN)/python -m tests.monitoring.picture
+
 image-test: install-dev ## the image built without Docker, and run as the chart runs it (root, buildah, debootstrap)
 	$(BIN)/pytest -q -s $(PYTEST) tests/image
 
@@ -122,7 +125,7 @@ fmt: install-dev ## format and fix what can be fixed
 
 # A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
-LOCKS := run build tracing dev bench browser go envoy oldest-pip uv sbom
+LOCKS := run build tracing dev bench browser go envoy oldest-pip uv sbom plot
 UPGRADE ?= --upgrade
 lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
 	cd requirements && for name in $(LOCKS); do \

@@ -18,7 +18,7 @@ from typing import Final
 from tests.chaos.preflight import missing, namespaces
 from tests.parts.build import ROOT, binaries, cache
 
-PARTS: Final = ("kube-1.37", "helm")
+PARTS: Final = ("kube-1.37", "helm", "prometheus")
 INSIDE: Final = "CLIENT_IP_CHAOS_INSIDE"
 """Tells the suite that it is where it may change addresses and mounts."""
 PR_SET_PDEATHSIG: Final = 1

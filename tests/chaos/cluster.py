@@ -7,11 +7,13 @@ All of it is inside the namespaces that `python -m tests.chaos` made.
 import base64
 import contextlib
 import http.client
+import signal
 import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +30,8 @@ from tests.chaos import tokens
 from tests.chaos.cgroup import Cgroups, cgroups
 from tests.chaos.etcd import take_pods
 from tests.chaos.kubelet import Node, Pod, Template, ip
-from tests.chaos.load import Call, Load
+from tests.chaos.load import PER_SECOND, Call, Load
+from tests.chaos.prometheus import FAILS_OPEN, Prometheus, Watched
 from tests.chaos.report import Row
 from tests.parts.api import ApiError
 from tests.parts.build import ROOT, binaries
@@ -53,7 +56,8 @@ OURS: Final[Mapping[str, Any]] = {
 """An audit policy: every request of our ServiceAccount and nothing else."""
 LEAD_SECONDS: Final = 1.5
 """Load before the fault and after it was healed."""
-LEAST_PER_SECOND: Final = 50
+LEAST_OF_LOAD: Final = 1 / 2
+"""Of the pods that are to be created in a second, so that figures mean something: a busy machine makes fewer."""
 
 
 def charted() -> list[dict[str, Any]]:
@@ -115,6 +119,15 @@ class Lab:
             token = (self.folder / "kube" / "pki" / "tokens.csv").read_text().split(",")[0]
             self.load = Load(self.plane.url, ca=self.plane.ca_file, token=token, namespace=LOADED)
             stack.callback(self.load.stop)
+            self.prometheus = Prometheus(
+                self.folder / "prometheus",
+                api_server=self.plane.url,
+                ca=self.plane.ca_file,
+                token=token,
+                pods=lambda: self.node.pods,
+            )
+            stack.callback(self.prometheus.close)
+            self.prometheus.start()
             self._open = stack.pop_all()
         return self
 
@@ -274,30 +287,56 @@ class Lab:
         return found
 
     @contextlib.contextmanager
-    def fault(self, name: str) -> Iterator["Fault"]:
+    def fault(
+        self,
+        name: str,
+        *,
+        raises: Collection[str] = (),
+        may_raise: Collection[str] = (),
+        per_second: float = PER_SECOND,
+        watched: bool = True,
+    ) -> Iterator["Fault"]:
         """
         Create pods while something breaks inside the context, and add the row of figures.
 
-        The load runs before and after what happens inside.
+        The load runs before and after what happens inside. Where calls failed, the alert of that must fire.
+
+        Args:
+            name: What the table calls it.
+            raises: Alerts that must fire, in addition.
+            may_raise: Alerts that may, or may not; no others do.
+            per_second: Pods that are created.
+            watched: Whether Prometheus looks; not where the machine has no core to spare for it.
+
         """
         self.started()
         take_pods(self.plane.etcd_address, LOADED)
-        fault = Fault(name, self.counters())
-        self.load.start()
+        fault = Fault(name, self.counters(), per_second)
+        self.load.start(per_second)
         begun = time.monotonic()
         try:
             time.sleep(LEAD_SECONDS)
+            seen = Watched(self.prometheus) if watched else None
+            if seen is None:
+                self.prometheus.process.signal(signal.SIGSTOP)
             fault.began = time.monotonic()
             yield fault
             fault.over()
             time.sleep(LEAD_SECONDS)
         finally:
             calls = self.load.stop()
+            self.prometheus.process.signal(signal.SIGCONT)
         seconds = time.monotonic() - begun
         held = take_pods(self.plane.etcd_address, LOADED)
         fault.count(calls, held, self.counters(), seconds)
-        assert fault.row is not None
-        self.rows.append(fault.row)
+        row = fault.row
+        assert row is not None
+        self.rows.append(row)
+        if seen is None:
+            return
+        open_failed = {FAILS_OPEN} if row.failed and FAILS_OPEN not in may_raise else set()
+        alerts = seen.over(required={*raises, *open_failed}, allowed=may_raise)
+        self.rows[-1] = fault.row = replace(row, alerts=alerts)
 
 
 FAILURES: Final = frozenset(
@@ -308,8 +347,9 @@ FAILURES: Final = frozenset(
 class Fault:
     """What happens while a fault lasts."""
 
-    def __init__(self, name: str, before: Counter[str]) -> None:
+    def __init__(self, name: str, before: Counter[str], per_second: float) -> None:
         self.name = name
+        self._per_second = per_second
         self.began = 0.0
         self.healed = 0.0
         self.row: Row | None = None
@@ -317,6 +357,12 @@ class Fault:
         """What creations that failed were told."""
         self._before = before
         self._earlier = 0
+
+    @property
+    def alerts(self) -> tuple[str, ...]:
+        """What Prometheus fired, once it is over."""
+        assert self.row is not None
+        return self.row.alerts
 
     def forget_counters(self, until_now: Counter[str]) -> None:
         """Note what an API server that ends had counted: the next one begins at nothing."""
@@ -364,7 +410,7 @@ class Fault:
             assert row.unpatched <= failed, row
             return
         assert row.not_created == 0, self.said
-        assert row.per_second >= LEAST_PER_SECOND, row
+        assert row.per_second >= LEAST_OF_LOAD * self._per_second, row
         if unpatched is None:
             assert row.unpatched == row.failed, row
         else:

@@ -4,6 +4,7 @@ The lab, once for all tests of this folder, and the table at the end.
 Run it by `make chaos`. Whatever is missing fails the run by name; whatever is interrupted is gone with its namespaces.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from tests.docs.measured import commit
 from tests.parts.build import ROOT
 
 JSON: Final = ROOT / "build" / "chaos.json"
+DASHBOARD: Final = ROOT / "build" / "chaos-dashboard.json"
 LOGS: Final = ROOT / "build" / "chaos-logs"
 LAB: Final = pytest.StashKey[Lab]()
 
@@ -44,6 +46,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         with Lab(folder) as running:
             request.config.stash[LAB] = running
             yield running
+            DASHBOARD.parent.mkdir(exist_ok=True)
+            DASHBOARD.write_text(json.dumps({"commit": commit(), "panels": list(running.prometheus.dashboard())}))
     finally:
         shutil.rmtree(LOGS, ignore_errors=True)
         for each in (folder / "log", folder / "kube" / "log"):

@@ -41,14 +41,16 @@ class Load:
         self._ca = ca
         self._token = token
         self._numbers = 0
+        self._per_second: float = PER_SECOND
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.calls: list[Call] = []
 
-    def start(self) -> None:
+    def start(self, per_second: float = PER_SECOND) -> None:
         """Begin anew, with no calls yet."""
         self.calls, self._failure = [], None
+        self._per_second = per_second
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="load")
         self._thread.start()
@@ -87,7 +89,7 @@ class Load:
                 self.calls.append(call)
                 tasks.create_task(self._create(session, call))
                 # By the clock and not by pauses: what one tick was late the next ones make up for.
-                await asyncio.sleep(max(0.0, begin + number / PER_SECOND - time.monotonic()))
+                await asyncio.sleep(max(0.0, begin + number / self._per_second - time.monotonic()))
 
     async def _create(self, session: aiohttp.ClientSession, call: Call) -> None:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HEAD: Final = ("fault", "calls", "failed", "unpatched", "healed", "not created", "per second")
+HEAD: Final = ("fault", "calls", "failed", "unpatched", "healed", "not created", "per second", "alerts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class Row:
     """Creations without an answer, or refused: the API server or etcd were away."""
     per_second: float
     """Creations asked for per second."""
+    alerts: tuple[str, ...] = ()
+    """What Prometheus fired, with windows scaled (`prometheus.SCALE`)."""
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -41,6 +43,7 @@ def table(rows: Sequence[Row]) -> str:
                 f"{row.healed_seconds:.1f} s",
                 str(row.not_created),
                 f"{row.per_second:.0f}" if row.per_second else "",
+                ", ".join(row.alerts) or "none",
             )
             for row in rows
         ),
@@ -48,7 +51,7 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column in {0, len(HEAD) - 1} else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -57,7 +60,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def write(rows: Sequence[Row], path: Path) -> None:
     """Write *rows* as JSON."""
-    keys = ("fault", "calls", "failed", "unpatched", "healed_seconds")
+    keys = ("fault", "calls", "failed", "unpatched", "healed_seconds", "alerts")
     path.parent.mkdir(parents=True, exist_ok=True)
     found = [{key: getattr(row, key) for key in keys} for row in rows]
     path.write_text(json.dumps(found, indent=1) + "\n")

@@ -4,13 +4,14 @@ import signal
 import time
 
 from tests.chaos.cluster import Lab
+from tests.chaos.prometheus import STARTING
 
 SETTLE_SECONDS = 5.0
 
 
 def test_a_rolling_restart_costs_nothing(lab: Lab) -> None:
     """Every pod is replaced, as the Deployment's strategy says."""
-    with lab.fault("rolling restart of all replicas") as fault:
+    with lab.fault("rolling restart of all replicas", may_raise=STARTING) as fault:
         before = {pod.name for pod in lab.node.pods}
         ended = len(lab.node.ended)
         lab.node.roll()
@@ -21,7 +22,7 @@ def test_a_rolling_restart_costs_nothing(lab: Lab) -> None:
 
 def test_a_replica_that_crashes_costs_little(lab: Lab) -> None:
     """Until its endpoint is gone half of the new connections are refused; the container starts again by itself."""
-    with lab.fault("SIGKILL of one replica") as fault:
+    with lab.fault("SIGKILL of one replica", may_raise=STARTING) as fault:
         pod = lab.node.pods[0]
         pod.process.signal(signal.SIGKILL)
         lab.until(lambda: pod.restarts == 1, "the kubelet to start it again")

@@ -7,13 +7,14 @@ from typing import Final
 
 from certs.lifecycle import State
 from tests.chaos.cluster import CONFIGURATION, NAMESPACE, SECRET, Lab
+from tests.chaos.prometheus import FAILS_OPEN, NOT_TRUSTED
 
 AWAY_SECONDS: Final = 3.0
 
 
 def test_the_api_server_restarts(lab: Lab) -> None:
     """Creations fail while it is away, ours is not what fails them; then it calls us as before."""
-    with lab.fault("API server restart") as fault:
+    with lab.fault("API server restart", may_raise={FAILS_OPEN, NOT_TRUSTED}) as fault:
         fault.forget_counters(lab.counters())
         began = datetime.now(UTC)
         lab.plane.restart_api_server()
@@ -24,7 +25,7 @@ def test_the_api_server_restarts(lab: Lab) -> None:
 
 def test_etcd_restarts(lab: Lab) -> None:
     """Creations fail or wait while it is away; decisions need no etcd."""
-    with lab.fault("etcd restart") as fault:
+    with lab.fault("etcd restart", may_raise={NOT_TRUSTED}) as fault:
         lab.plane.stop_etcd()
         time.sleep(AWAY_SECONDS)
         lab.plane.start_etcd()
@@ -36,7 +37,7 @@ def test_a_deleted_secret_comes_back(lab: Lab) -> None:
     """Replicas put back what they serve."""
     lab.started()
     before = lab.state
-    with lab.fault("Secret deleted") as fault:
+    with lab.fault("Secret deleted", may_raise={NOT_TRUSTED}) as fault:
         lab.api.delete("v1", "Secret", SECRET, namespace=NAMESPACE)
         lab.until(lambda: same(lab, before), "the same certificates again")
     fault.costs_nothing(within_seconds=20)
@@ -46,7 +47,7 @@ def test_a_corrupted_secret_is_repaired(lab: Lab) -> None:
     """A certificate and a key that nobody can read are replaced by what replicas remember."""
     lab.started()
     before = lab.state
-    with lab.fault("Secret corrupted") as fault:
+    with lab.fault("Secret corrupted", may_raise={NOT_TRUSTED}) as fault:
         garbage = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nnot one").decode()
         data = {"tls.crt": garbage, "tls.key": garbage, "ca.key": garbage}
         lab.api.patch("v1", "Secret", SECRET, {"data": data}, namespace=NAMESPACE)
@@ -56,7 +57,7 @@ def test_a_corrupted_secret_is_repaired(lab: Lab) -> None:
 
 def test_an_emptied_ca_bundle_is_filled(lab: Lab) -> None:
     """Until then the API server trusts nobody, and admits pods unpatched."""
-    with lab.fault("caBundle emptied") as fault:
+    with lab.fault("caBundle emptied", may_raise={NOT_TRUSTED}) as fault:
         webhooks = lab.api.get(*CONFIGURATION)["webhooks"]
         paths = [f"/webhooks/{index}/clientConfig/caBundle" for index in range(len(webhooks))]
         lab.api.patch(*CONFIGURATION, [{"op": "remove", "path": path} for path in paths])
@@ -66,7 +67,7 @@ def test_an_emptied_ca_bundle_is_filled(lab: Lab) -> None:
 
 def test_a_webhook_configuration_that_is_deleted_and_made_again_is_trusted_again(lab: Lab) -> None:
     """Pods are not patched while it does not exist, and not before its caBundle is filled."""
-    with lab.fault("webhook configuration deleted, made again after 3 s") as fault:
+    with lab.fault("webhook configuration deleted, made again after 3 s", may_raise={NOT_TRUSTED}) as fault:
         lab.api.delete(*CONFIGURATION)
         time.sleep(AWAY_SECONDS)
         lab.api.create(lab.document("MutatingWebhookConfiguration"))

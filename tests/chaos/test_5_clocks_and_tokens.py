@@ -11,6 +11,7 @@ from typing import Final
 from tests.chaos import tokens
 from tests.chaos.cluster import NAME, NAMESPACE, Lab
 from tests.chaos.preflight import faketime
+from tests.chaos.prometheus import NOT_TRUSTED
 
 AHEAD: Final = timedelta(days=400)
 SHORT: Final = timedelta(seconds=20)
@@ -31,7 +32,7 @@ def test_a_clock_that_jumps_ahead_and_back_changes_nothing(lab: Lab) -> None:
     lab.node.environment.update(fake)
     try:
         before = lab.started_state()
-        with lab.fault("clock 400 days ahead, then back") as fault:
+        with lab.fault("clock 400 days ahead, then back", may_raise={NOT_TRUSTED}) as fault:
             clock.write_text(f"+{AHEAD.days}d")
             rotate = [sys.executable, "-m", "webhook.cli", "certs", "rotate", "--leaf"]
             subprocess.run([*rotate, "--kubeconfig", lab.plane.kubeconfig], check=True, capture_output=True)
@@ -57,7 +58,7 @@ def test_tokens_that_are_renewed_are_never_missed(lab: Lab) -> None:
     """Tokens of twenty seconds, replaced after each pass: a replica that kept an old one would be refused for good."""
     lab.node.kill_all()
     lab.mount_token(token(lab, SHORT))
-    with lab.fault("tokens of 20 s, renewed every 10 s") as fault:
+    with lab.fault("tokens of 20 s, renewed every 10 s", may_raise={NOT_TRUSTED}) as fault:
         for _ in range(4):
             lab.mount_token(token(lab, SHORT))
             renewed = datetime.now(UTC)
@@ -70,7 +71,7 @@ def test_a_token_that_is_not_renewed_stops_renewals_but_no_reviews(lab: Lab) -> 
     """Reviews go on by what is known; the first new token heals the rest."""
     lab.node.kill_all()
     lab.mount_token(token(lab, SHORT))
-    with lab.fault("token expired, renewed later") as fault:
+    with lab.fault("token expired, renewed later", may_raise={NOT_TRUSTED}) as fault:
         lab.until(lambda: all(refused(lab, pod.name) for pod in lab.node.pods), "refusals of the token")
         time.sleep(5)
         lab.mount_token(token(lab, timedelta(hours=2)))

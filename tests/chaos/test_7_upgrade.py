@@ -4,6 +4,7 @@ from pathlib import Path
 
 import webhook
 from tests.chaos.cluster import Lab
+from tests.chaos.prometheus import STARTING
 from tests.chaos.releases import Release, previous, switch
 
 
@@ -25,12 +26,12 @@ def test_an_upgrade_from_the_previous_release_costs_nothing_and_neither_does_the
         lab.node.kill_all()
         lab.started()
         assert runs(lab, before)
-        with lab.fault(f"upgrade from {before.version}") as fault:
+        with lab.fault(f"upgrade from {before.version}", may_raise=STARTING) as fault:
             switch(lab, before, this)
             lab.node.roll()
         fault.costs_nothing()
         assert runs(lab, this)
-        with lab.fault(f"back to {before.version}") as fault:
+        with lab.fault(f"back to {before.version}", may_raise=STARTING) as fault:
             switch(lab, this, before)
             lab.node.roll()
         fault.costs_nothing()

@@ -90,7 +90,7 @@ def test_a_peers_flood_costs_others_nothing(lab: Lab, tmp_path: Path) -> None:
     port = lab.node.template.ports["webhook"]
     ca = tmp_path / "ca.crt"
     ca.write_bytes(lab.state.bundle)
-    with lab.fault("a peer's flood of one replica") as fault:
+    with lab.fault("a peer's flood of one replica", watched=False) as fault:
         pod, other = lab.node.pods[:2]
         restarts = sum(each.restarts for each in lab.node.pods)
         canaries = [
@@ -116,7 +116,7 @@ def test_a_tenants_flood_of_dry_runs_costs_others_nothing(lab: Lab) -> None:
     """By a tenant of a namespace that is not opted in: the objects ask for it themselves, and none is stored."""
     lab.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT}})
     lab.started()
-    with lab.fault("a tenant's flood of dry runs") as fault:
+    with lab.fault("a tenant's flood of dry runs", watched=False) as fault:
         before = [starved(pod) for pod in lab.node.pods]
         restarts = sum(pod.restarts for pod in lab.node.pods)
         for _ in range(TIMES):
@@ -133,7 +133,7 @@ def test_a_tenants_flood_of_dry_runs_costs_others_nothing(lab: Lab) -> None:
 def test_a_replica_without_memory_is_killed_and_the_other_one_answers(lab: Lab) -> None:
     """Something else in its container takes what it is allowed: the kernel ends the replica, the kubelet starts it."""
     lab.started()
-    with lab.fault("OOM kill of one replica") as fault:
+    with lab.fault("OOM kill of one replica", watched=False) as fault:
         pod = lab.node.pods[0]
         restarts = pod.restarts
         if pod.cgroup is None:

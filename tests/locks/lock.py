@@ -29,6 +29,7 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "oldest-pip": ("oldest-pip",),
     "uv": ("uv",),
     "sbom": ("sbom",),
+    "plot": ("plot",),
 }
 """The locks that are installed together, by the name of the environment that they make."""
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")

@@ -39,6 +39,11 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
+def rows() -> list[dict[str, Any]]:
+    """Return the rows: the headings of the panels below them."""
+    return [panel for panel in dashboard()["panels"] if panel["type"] == "row"]
+
+
 def expressions() -> Iterator[tuple[str, str]]:
     """Yield each expression that is shipped, and where it stands, as Prometheus would read it."""
     for name, rule in alerts().items():

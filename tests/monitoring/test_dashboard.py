@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.monitoring.picture import PICTURE, titles_of
 from tests.monitoring.shipped import dashboard, panels
 
 
@@ -35,3 +36,9 @@ def test_panels_do_not_overlap_and_fit_the_grid() -> None:
         }
         assert not cells & taken, panel["title"]
         taken |= cells
+
+
+def test_the_picture_in_the_documentation_shows_every_panel() -> None:
+    """It is drawn by `make dashboard`; a panel that is new or renamed needs a new one."""
+    assert titles_of(PICTURE.read_bytes()) == [panel["title"] for panel in panels()]
+    assert PICTURE.stat().st_size < 200_000
