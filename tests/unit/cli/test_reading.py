@@ -302,7 +302,7 @@ def test_absence_in_files_is_no_fact(
     assert done.return_value == 1
     assert done.stdout.count(reason) == 2
     assert advice in done.stdout
-    assert "re-create" not in done.stdout
+    assert "recreate" not in done.stdout
     assert done.stderr.count(said) == 1, "once, however many objects"
     assert "2 objects: 2 would lose the client's IP" in done.stdout
 
