@@ -188,6 +188,9 @@ def test_a_collector_that_is_away_costs_no_review_and_two_lines(tmp_path: Path, 
             ask_some()
             eventually(lambda: spans(server, "exported") > 0, server.log.read_text)
             eventually(lambda: "are sent" in server.log.read_text(), server.log.read_text)
+            # What would wait until the collector is gone again could not be sent either.
+            outcomes = ("exported", "failed", "dropped", "limited")
+            eventually(lambda: sum(spans(server, each) for each in outcomes) == 3 * 400, server.log.read_text)
             assert collector.spans
         connection.close()
         assert server.stop() == 0
