@@ -3,7 +3,7 @@ Whose request is answered next.
 
 As long as there is time, a request is answered the moment that its last byte is there. Once answers have taken a slice
 of the event loop in a row, what comes is put in line, and each turn of the loop answers for a slice from there: first
-whose address has cost least lately, and within it whose connection has. So neither many requests in one piece nor many
+whose address has cost least lately, and within it whose connection has, for half a second at most. So neither many requests in one piece nor many
 connections put off who asks now and then, and a request waits for one answer of somebody else's, not for all of them.
 """
 
@@ -23,6 +23,10 @@ FADE_SECONDS: Final = 1.0
 """What was noted counts for half after it."""
 LEAST_SECONDS: Final = 0.0001
 """What counts for less is forgotten."""
+MOST_NOTED_SECONDS: Final = 0.1
+"""No answer costs more: what took longer was not its doing, such as another process that had the CPU."""
+PUT_OFF_SECONDS: Final = 0.5
+"""How much longer whoever has cost most waits than whoever has cost nothing, however many of those keep coming."""
 GAP_SECONDS: Final = 0.0005
 """Answers that are further apart than this are not in a row: the loop has had time in between."""
 
@@ -95,6 +99,7 @@ class Turns:
 
     def note(self, asker: Charged, cost: float) -> None:
         """Note that *asker* has cost so much: others wait. Where nobody waits it does not matter who asked."""
+        cost = min(cost, MOST_NOTED_SECONDS)
         asker.recent += cost
         asker.source.recent += cost
         self._noted[asker] = None
@@ -122,7 +127,9 @@ class Turns:
     def line_up(self, asker: Asker) -> None:
         """Put *asker* in line: it has a request that is complete."""
         heap = self._heaps.setdefault(asker.source, [])
-        heapq.heappush(heap, (asker.recent, next(self._numbers), asker))
+        # A time, not what it has cost alone: in a line that never ends, that would let it wait for ever.
+        after = self._clock() + min(asker.recent, PUT_OFF_SECONDS)
+        heapq.heappush(heap, (after, next(self._numbers), asker))
         if not self.busy:
             self._pause()
 
