@@ -3,8 +3,9 @@ Whose request is answered next.
 
 As long as there is time, a request is answered the moment that its last byte is there. Once answers have taken a slice
 of the event loop in a row, what comes is put in line, and each turn of the loop answers for a slice from there: first
-whose address has cost least lately, and within it whose connection has, for half a second at most. So neither many requests in one piece nor many
-connections put off who asks now and then, and a request waits for one answer of somebody else's, not for all of them.
+whose address has cost least lately, and within it whose connection has, which puts off the others for half a second at
+most. So neither many requests in one piece nor many connections put off who asks now and then, and a request waits for
+one answer of somebody else's, not for all of them.
 """
 
 import asyncio
