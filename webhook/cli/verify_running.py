@@ -10,9 +10,9 @@ from typing import Any, Final
 import click
 
 from certs.kube import KubeError, NotFoundError
+from webhook.cli.judging import Log, injected, own_addresses
 from webhook.cli.manifests import kind_of
 from webhook.cli.verified import Tally
-from webhook.cli.verify import Log, injected, own_addresses
 from webhook.facts.cluster import Cluster
 from webhook.running.podlogs import MAX_FOLLOWED, NoPods, pods_of, proxy_log, why_no_log
 
