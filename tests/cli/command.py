@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 from click.testing import CliRunner
 
 from webhook.cli.main import client_ip
+from webhook.facts import credentials
 
 ROOT: Final = Path(__file__).parents[2]
 CLUSTER: Final = "examples/cluster"
@@ -49,11 +51,12 @@ def run(
 
 def call(*arguments: str, given: str) -> str:
     """
-    Return what the command prints to its output, here in this process: for hundreds of calls, a second less for each.
+    Return what the command prints to its output, here in this process: for hundreds of calls, seconds less for each.
 
-    Paths are those of this process; it must end well.
+    Paths are those of this process, and credentials are read in it too; it must end well.
     """
     nothing = dict.fromkeys(name for name in os.environ if name.startswith(("CLIENT_IP_", "KUBE", "_CLIENT_IP")))
-    done = CliRunner(env=nothing).invoke(client_ip, arguments, input=given, catch_exceptions=False)
+    with patch("webhook.facts.access._read_apart", credentials.read):
+        done = CliRunner(env=nothing).invoke(client_ip, arguments, input=given, catch_exceptions=False)
     assert done.exit_code == 0, f"exit {done.exit_code}\n{done.output}"
     return done.stdout
