@@ -86,7 +86,9 @@ def test_rendered_manifests_are_taken_in(control_plane: ControlPlane, facts: Api
         if facts.find("v1", "Namespace", name) is None:
             facts.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     printed = run("render", "crd", "rbac").stdout
-    said = control_plane.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", text=printed)
+    # Other tests may have made the same objects in this cluster, as somebody else.
+    options = ("--server-side", "--force-conflicts", "--dry-run=server")
+    said = control_plane.kubectl("apply", *options, "-f", "-", text=printed)
     assert "customresourcedefinition.apiextensions.k8s.io/clientippolicies.client-ip.dev" in said
     assert "serviceaccount/client-ip-webhook" in said
 
