@@ -58,7 +58,7 @@ def arrived(server: Server, collector: Collector, ask: Callable[[], None]) -> Sp
     before = len(collector.spans)
     ask()
     eventually(lambda: len(collector.spans) > before, server.log.read_text)
-    assert spans(server, "exported") == len(collector.spans)
+    eventually(lambda: spans(server, "exported") == len(collector.spans), server.log.read_text)
     (span,) = collector.spans[before:]
     return span
 
