@@ -101,6 +101,9 @@ class Cgroups:
 def _parent(version: Version) -> Path:
     """Make the folder for all; raises OSError where limits can't be set in it."""
     folder = version.root / PARENT
+    if version.controllers:
+        # Else there is a folder alone, in which files of any name can be made.
+        (version.root / "cgroup.controllers").stat()
     if folder.exists():
         for each in folder.iterdir():
             if each.is_dir():
