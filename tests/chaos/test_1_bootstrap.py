@@ -8,12 +8,12 @@ from tests.chaos.cluster import NAMESPACE, SECRET, Lab
 from tests.chaos.prometheus import STARTING
 
 REPLICAS: Final = 5
-ROUNDS: Final = 20
+ROUNDS: Final = 10
 BOUND_SECONDS: Final = 30.0
 
 
 def test_five_replicas_that_start_at_once_agree_on_one_ca(lab: Lab) -> None:
-    """Twenty times: no Secret and no caBundle before, one CA in both after, and every replica ready."""
+    """Ten times: no Secret and no caBundle before, one CA in both after, and every replica ready."""
     took, conflicts = [], 0
     for _ in range(ROUNDS):
         lab.reset()
