@@ -252,7 +252,7 @@ class Watched:
 
         end = time.monotonic() + FIRE_SECONDS
         while not told() and time.monotonic() < end:
-            time.sleep(0.2)
+            time.sleep(0.2)  # between questions: Prometheus evaluates once a second
         fired = prometheus.fired(self._since)
         assert must <= fired, f"these did not fire: {sorted(must - fired)}; active: {prometheus.active()}"
         assert fired <= may, f"these fired: {sorted(fired - may)}; active: {prometheus.active()}"

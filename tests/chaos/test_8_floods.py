@@ -42,6 +42,7 @@ OTHERS: Final = ("templates' names, whole", "a mode", "a label", "an environment
 """More of `tests.bench.bombs`. Long lists are not among them: the API server takes half a minute for one by itself."""
 TIMES: Final = 6
 HOG: Final = """
+# A megabyte every two milliseconds, as a leak that grows fast; then it stays until it is killed.
 import sys, time
 taken = []
 for _ in range(int(sys.argv[1]) >> 20):
