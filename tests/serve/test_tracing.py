@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.apiserver import deployed
 from tests.serve.collector import PATH, Collector, attributes
 from tests.serve.conftest import CLUSTER
 from tests.serve.server import POD, Server, review
@@ -22,12 +24,7 @@ UNSAMPLED = {"Traceparent": f"00-{TRACE}-{PARENT}-00"}
 MOST = ("--traces-per-second", "1000")
 SECRET = "s3cr3t-of-a-tenant"
 
-
-def eventually(reached: Callable[[], object], said: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.02)
+eventually = partial(deployed.eventually, seconds=60)  # OpenTelemetry waits longer after each failure
 
 
 def spans(server: Server, outcome: str) -> float:
