@@ -20,6 +20,7 @@ from tests.proof.report import Check, Report
 from tests.proof.webhook import CONFIGURATIONS
 
 CANARY: Final = {"istio.io/rev": "canary"}
+INJECTOR: Final = "istio-sidecar-injector"
 ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 NODE: Final = {"nodeSelector": {"kubernetes.io/hostname": "node-1"}}
 """Nodes without TPROXY are another test's matter."""
@@ -148,12 +149,15 @@ def renamed(lab: Lab, name: str) -> Iterator[None]:
     # The decision that reaches the audit log tells which of the two the API server knows.
     lab.api.apply({**ours, "metadata": {**ours["metadata"], "name": name}})
     _until(lab, "late", lambda labels, said: not labels and said, f"the API server to call {name}")
+    # The API server calls it by its new name before the webhook itself has heard of that name.
+    lab.webhook.sees("client_ip_webhook_order_ok", 0, injector=INJECTOR)
     try:
         yield
     finally:
         lab.api.delete(*CONFIGURATIONS, name)
         lab.api.apply(ours)
         _until(lab, "late", lambda labels, _: bool(labels), f"the API server to call {own}")
+        lab.webhook.sees("client_ip_webhook_order_ok", 1, injector=INJECTOR)
 
 
 def _until(lab: Lab, namespace: str, reached: Callable[[bool, bool], bool], what: str) -> None:
