@@ -10,16 +10,15 @@ https://docs.python.org/3/library/ssl.html#ssl.SSLContext.sni_callback
 import asyncio
 import hashlib
 import logging
-import os
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from certs.bundle import parse_bundle
+from certs.memoryfile import memory_file
 from certs.pair import MAX_CERTIFICATE_BYTES, TLS_CRT, TLS_KEY, Pair, PairError, check_life, parse_pair
 
 log = logging.getLogger(__name__)
@@ -310,7 +309,10 @@ def _proved_context(pair: Pair, certificate_field: str, client_ca: str | None) -
     if client_ca is not None:
         _trust(context, client_ca, CLIENT_CA)
     # Each text by itself: a key file may hold certificates too, which must not be taken for the one to serve.
-    with _memory_file(pair.certificate_pem) as certificate, _memory_file(pair.key_pem) as key:
+    with (
+        memory_file(pair.certificate_pem, "serving-pair") as certificate,
+        memory_file(pair.key_pem, "serving-pair") as key,
+    ):
         try:
             context.load_cert_chain(certificate, key)
         except ssl.SSLError as error:
@@ -318,15 +320,3 @@ def _proved_context(pair: Pair, certificate_field: str, client_ca: str | None) -
                 certificate_field, f"OpenSSL refuses the certificate or its key ({error.reason})"
             ) from error
     return context
-
-
-@contextmanager
-def _memory_file(content: bytes) -> Iterator[str]:
-    """Yield a path that *content* can be read from, of a file that no disk ever holds."""
-    descriptor = os.memfd_create("serving-pair", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

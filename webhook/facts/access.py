@@ -6,7 +6,6 @@ back, and what follows from them is made here: the TLS context, and the header t
 """
 
 import logging
-import os
 import ssl
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
+
+from certs.memoryfile import memory_file
 
 log: Final = logging.getLogger(__name__)
 
@@ -218,14 +219,9 @@ def _tls(found: Credentials) -> ssl.SSLContext:
 
 @contextmanager
 def _file(content: bytes | None) -> Iterator[str | None]:
-    """Yield a path that OpenSSL can load *content* from, of a file that no disk ever holds; None for nothing."""
+    """Yield a path that OpenSSL can load *content* from; None for nothing."""
     if content is None:
         yield None
         return
-    descriptor = os.memfd_create("credentials", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
+    with memory_file(content, "credentials") as path:
+        yield path
