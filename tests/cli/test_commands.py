@@ -19,7 +19,7 @@ def test_explain_answers_every_question_in_order() -> None:
     after = printed.partition("do all feasible nodes support TPROXY?")[2]
     assert "✓" not in after
     assert "then TPROXY (not asked: it is decided)" in after
-    assert "webhook namespace.sidecar-injector.istio.io of istio-sidecar-injector selects it" in printed
+    assert "webhook namespace.sidecar-injector.istio.io of istio-sidecar-injector selects the pod" in printed
     assert "rule centos" in printed
 
 

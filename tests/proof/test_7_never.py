@@ -124,7 +124,7 @@ def test_no_configuration_after_istios(lab: Lab, report: Report, callers: Caller
         check("creating the pod", pod.mode, "our decision", expected="already-injected", seen=decision["reason"])
         warned = any("already-injected" in warning for warning in made.warnings)
         check("creating the pod", pod.mode, "whoever creates it is warned", expected=True, seen=warned)
-        named = any("our configuration must sort before Istio's" in warning for warning in made.warnings)
+        named = any("client-ip-webhook must sort before Istio's webhooks" in warning for warning in made.warnings)
         check("creating the pod", pod.mode, "the warning names the order", expected=True, seen=named)
         check(
             "creating the pod",

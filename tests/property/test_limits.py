@@ -130,7 +130,7 @@ def test_a_text_that_is_read_has_a_length_beyond_which_it_is_not() -> None:
         assert decision.reason is Reason.TOO_LARGE, (kind, path)
         assert decision.outcome is Outcome.LOST
         assert not decision.patch
-        assert f"16,385 characters, of which at most {limits.TEXT_LIMIT:,} are read" in decision.cause
+        assert f"16,385 characters; the limit is {limits.TEXT_LIMIT:,}" in decision.cause
         decision, _ = asked(changed(document, path, "x" * limits.TEXT_LIMIT))
         assert decision.reason is not Reason.TOO_LARGE, (kind, path)
 
@@ -294,7 +294,7 @@ def test_every_list_that_is_decoded_is_counted_before(kind: Any) -> None:
         body = json.dumps({"request": {"object": document}}).encode()
         read, excess = within(body)
         field = re.sub(r"(spec\.affinity)\..*", r"\1", path)
-        assert excess.startswith(f"{field}: {limits.CONTAINER_ELEMENTS + 1:,} elements, of which at most")
+        assert excess.startswith(f"{field}: {limits.CONTAINER_ELEMENTS + 1:,} elements; the limit is")
         assert len(read) < 1_000
 
 
@@ -375,6 +375,6 @@ def test_a_text_of_the_meshs_has_a_length_beyond_which_it_is_passed_over(name: s
     collector.put("v1", "ConfigMap", config_map(good + "x" * (limits.CONFIG_LIMIT - len(good))))
     known = dict(collector.injector_configs), dict(collector.mesh_defaults)
     assert any(known)
-    with pytest.raises(FactError, match=f"^data: {key}: 524,289 characters, of which at most 524,288 are read$"):
+    with pytest.raises(FactError, match=f"^data: {key}: 524,289 characters; the limit is 524,288$"):
         collector.put("v1", "ConfigMap", config_map("x" * (limits.CONFIG_LIMIT + 1)))
     assert (collector.injector_configs, collector.mesh_defaults) == known

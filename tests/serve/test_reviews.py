@@ -38,7 +38,7 @@ def test_a_pod_that_cannot_is_warned_of_in_one_line(server: Server) -> None:
     response = server.ask(review(pod)).response
     assert "patch" not in response
     (warning,) = response["warnings"]
-    assert warning.startswith("client IP lost (incompatible-nodes): no feasible node supports TPROXY (1 in all)")
+    assert warning.startswith("client IP lost (incompatible-nodes): no feasible node supports TPROXY (1 in total)")
     assert len(warning) <= 200
 
 

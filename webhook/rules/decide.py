@@ -95,7 +95,7 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
     """Return what is to be asked about, or why nothing is."""
     reviewed = request.object
     if reviewed is None:
-        return "the request carries no object"
+        return "the request has no object"
     if request.subresource:
         return f"subresource {request.subresource}"
     if isinstance(reviewed, Pod):
@@ -111,7 +111,7 @@ def _case(request: Request, snapshot: Snapshot, *, now: datetime) -> PodCase | S
         return ServiceCase(reviewed, namespace, snapshot, now=now, size=request.size, old_policy=old_policy)
     if isinstance(reviewed, Shaped):
         if not reviewed.pods:
-            return "it holds no pod template that is read"
+            return "the object has no pod template that the webhook can read"
         return PodCase(reviewed.pods[0], namespace, snapshot, now=now, size=request.size)
     return PodCase(pod_of(reviewed), namespace, snapshot, now=now, size=request.size)
 
@@ -191,7 +191,10 @@ def _decided(case: PodCase | ServiceCase, answer: Answer, *, patches: bool) -> D
     if warns and not patches:
         ours = [f"label {wellknown.METHOD}"] if wellknown.METHOD in case.labels else []
         ours += [f"annotation {wellknown.REASON}"] if wellknown.REASON in (case.metadata.annotations or ()) else []
-        warnings = (*warnings, *(f"{each} of the template is the webhook's own to set: remove it" for each in ours))
+        warnings = (
+            *warnings,
+            *(f"the pod template has the {each}, which only the webhook may set: remove it" for each in ours),
+        )
     enforce = warns and patches
     patch = answer.patch if enforce else NOTHING
     cause = answer.cause

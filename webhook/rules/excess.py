@@ -29,7 +29,7 @@ READ_ANNOTATIONS: Final = frozenset(
     },
 )
 """The annotations of Pods and Services that a question reads; a test holds it to be all of them."""
-WITHIN_LIMITS: Final = "all that is read of it is within its limit"
+WITHIN_LIMITS: Final = "every part that the webhook reads is within its limit"
 
 
 def pod_excess(pod: Pod, size: int) -> str:
@@ -115,7 +115,7 @@ def _environment_excess(spec: PodSpec) -> str:
     length = sum(len(memoryview(each)) for each in _read_of_proxies(spec))
     if length <= limits.PROXY_ENV_LIMIT:
         return ""
-    return _too_many(f"env of {wellknown.PROXY_CONTAINER}, or args beside it", length, "bytes", limits.PROXY_ENV_LIMIT)
+    return _too_many("env, args and securityContext of Istio's containers", length, "bytes", limits.PROXY_ENV_LIMIT)
 
 
 def _read_of_proxies(spec: PodSpec) -> Iterable[bytes]:
@@ -129,4 +129,4 @@ def _read_of_proxies(spec: PodSpec) -> Iterable[bytes]:
 
 
 def _too_many(field: str, number: int, unit: str, limit: int) -> str:
-    return f"{field}: {number:,} {unit}, of which at most {limit:,} are read"
+    return f"{field}: {number:,} {unit}; the limit is {limit:,}"

@@ -22,7 +22,7 @@ from webhook.rules.sidecar import DEFAULT_MODE, Choice, Injection, Mesh, own_cho
 TPROXY: Final = "TPROXY"
 NONE: Final = "NONE"
 INGRESS_IN_NONE: Final = (
-    "a Sidecar resource with ingress listeners proxies in mode NONE too: its application sees 127.0.0.1"
+    "in mode NONE, a Sidecar resource with ingress listeners still proxies: the application sees 127.0.0.1"
 )
 _ALONE: Final = frozenset({"router", "waypoint"})
 """Roles of an Envoy that no application stands behind (pilot-agent's first argument after `proxy`)."""
@@ -56,7 +56,7 @@ class Interception(msgspec.Struct, frozen=True, kw_only=True):
         return not self.captured or (self.mode == TPROXY and self.agreed)
 
 
-USUAL: Final = Interception(captured=True, mode=DEFAULT_MODE, fact="nobody asks for a mode: REDIRECT")
+USUAL: Final = Interception(captured=True, mode=DEFAULT_MODE, fact="no mode is set: the default is REDIRECT")
 """What nearly all pods get."""
 
 
@@ -96,7 +96,7 @@ def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], me
         fact = f"{fact}, but there is no annotation {wellknown.INJECTED_STATUS}"
         return Interception(captured=True, mode=_last(modes), fact=fact, injected=True, agreed=False)
     if any(_is_true(each) for proxy in proxies for each in _environment(proxy, _DISABLED)):
-        fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent: no Envoy stands before the application"
+        fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent: there is no Envoy in front of the application"
         return Interception(captured=False, mode="", fact=fact, injected=True)
     return _injected(annotations, modes, init)
 
@@ -203,7 +203,7 @@ def _without_a_proxy(pod: Pod, namespace_name: str, namespace: Mapping[str, str]
     """
     if not will_inject(pod, namespace_name, namespace, mesh).expected:
         return None
-    fact = f"annotation {wellknown.INJECTED_STATUS} is there, but no container {wellknown.PROXY_CONTAINER}"
+    fact = f"the pod has the annotation {wellknown.INJECTED_STATUS}, but no container {wellknown.PROXY_CONTAINER}"
     return Interception(captured=True, mode=DEFAULT_MODE, fact=fact, injected=True, agreed=False)
 
 
@@ -215,7 +215,7 @@ def _alone(proxies: Sequence[Container], pod: Pod, namespace: Mapping[str, str],
 
 
 def _standing_alone(role: str) -> Interception:
-    fact = f"container {wellknown.PROXY_CONTAINER} runs as `proxy {role}`, for itself: it captures nothing"
+    fact = f"container {wellknown.PROXY_CONTAINER} runs as `proxy {role}`: it captures no inbound traffic"
     return Interception(captured=False, mode="", fact=fact, injected=True, alone=True)
 
 
@@ -243,7 +243,11 @@ def _injected(annotations: Mapping[str, str], modes: Sequence[str], init: Contai
         told.append(own.mode)
     differing = next((each for each in told if each != mode), None)
     if differing is not None or len(set(modes)) != 1:
-        other = f"{init.name} or an annotation says {differing}" if differing is not None else "twice, differently"
+        other = (
+            f"{init.name} or an annotation says {differing}"
+            if differing is not None
+            else "the variable has other values too"
+        )
         return Interception(captured=True, mode=mode, fact=f"{fact}, but {other}", injected=True, agreed=False)
     return Interception(captured=True, mode=mode, fact=fact, injected=True)
 
@@ -266,7 +270,7 @@ def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Inter
         mode = stated if stated is not None else chosen.mode or (default.mode if default is not None else DEFAULT_MODE)
         fact = chosen.fact
         if overruled and default is not None:
-            mode, fact = default.mode, f"{default.fact}, which REDIRECT in {wellknown.PROXY_CONFIG} does not replace"
+            mode, fact = default.mode, f"{default.fact}, which REDIRECT in {wellknown.PROXY_CONFIG} does not override"
             chosen = Choice(mode=mode, fact=fact, environment=chosen.environment)
         if not chosen.environment and default is not None and default.environment:
             # The pod's ProxyConfig is merged into the mesh's, and proxyMetadata with it.
@@ -332,7 +336,7 @@ def _last(modes: Sequence[str]) -> str:
 
 def _with_mode(fact: str, modes: Sequence[str]) -> str:
     if UNREADABLE in modes:
-        return f"{fact}, with an environment that can't be read"
+        return f"{fact}, with environment variables that cannot be read"
     return f"{fact} with {wellknown.MODE_ENV}={_last(modes)}" if modes else f"{fact} without {wellknown.MODE_ENV}"
 
 

@@ -89,7 +89,7 @@ class Where:
             return f"`{self.key}` without `{self.lacks}`"
         if self.begins:
             return f"`{self.key}` with `{'…`, `'.join(self.begins)}…`"
-        return f"`{self.key}` none of {', '.join(f'`{each}`' for each in self.not_in)}"
+        return f"`{self.key}` not {' or '.join(f'`{each}`' for each in self.not_in)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +174,10 @@ _AZURE_LINK_PROXY: Final = "service.beta.kubernetes.io/azure-pls-proxy-protocol"
 _AZURE_LINK_GUIDE: Final = "https://kubernetes-sigs.github.io/cloud-provider-azure/topics/pls-integration"
 _CILIUM: Final = "https://github.com/cilium/cilium/blob/05af5c5fc7f9/operator/pkg/lbipam/service_store.go"
 _LAYER_7: Final = "a layer-7 listener opens its own connections; the client is in X-Forwarded-For (numTrustedProxies)"
-_OWN_CONNECTIONS: Final = "it opens its own connections: without the PROXY header the gateway sees its address"
-_SHARED: Final = "an address that several Services share takes Local only with one selector for all"
+_OWN_CONNECTIONS: Final = (
+    "it opens its own connections: without the PROXY header, the gateway sees the load balancer's address"
+)
+_SHARED: Final = "Services that share an address can be Local only if all of them have the same selector"
 _UNCLASSED: Final = ("",)
 
 ROWS: Final = (
@@ -223,7 +225,7 @@ ROWS: Final = (
     Row(
         name="openstack-proxy-protocol",
         effect=Effect.PROXY,
-        of="OpenStack Octavia (OVH's too)",
+        of="OpenStack Octavia (also OVH)",
         where=(Where(key=f"{_OPENSTACK}proxy-protocol", is_in=("true", "v1", "v2")),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
@@ -353,7 +355,7 @@ ROWS: Final = (
         of="Alibaba Cloud NLB",
         where=(Where(key=f"{_ALIBABA}preserve-client-ip", alias=f"{_ALICLOUD}preserve-client-ip", is_not=("on",)),),
         classes=_ALIBABA_NLB,
-        says="preserve-client-ip is off: targets see the NLB's address, ENI or not",
+        says="preserve-client-ip is off: targets see the NLB's address, with or without ENI",
         source=_ALIBABA_GROUPS,
     ),
     Row(
@@ -362,7 +364,7 @@ ROWS: Final = (
         of="Alibaba Cloud NLB",
         where=(Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins=("tcpssl:",)),),
         classes=_ALIBABA_NLB,
-        says="a TCPSSL listener can't preserve the client's IP, ENI or not",
+        says="a TCPSSL listener cannot preserve the client's IP, with or without ENI",
         source=_ALIBABA_GUIDE,
     ),
     Row(
@@ -371,7 +373,7 @@ ROWS: Final = (
         of="Alibaba Cloud NLB",
         where=(Where(key=f"{_ALIBABA}server-group-type", alias=f"{_ALICLOUD}server-group-type", is_in=("ip",)),),
         classes=_ALIBABA_NLB,
-        says="a server group of type Ip can't preserve the client's IP",
+        says="a server group of type Ip cannot preserve the client's IP",
         source=_ALIBABA_GUIDE,
     ),
     Row(
@@ -466,7 +468,7 @@ ROWS: Final = (
         of="Azure Private Link Service",
         where=(Where(key=_AZURE_LINK, is_in=("true",)), Where(key=_AZURE_LINK_PROXY, not_in=("true",))),
         classes=_UNCLASSED,
-        says="who comes through the Private Link Service has one of its NAT addresses",
+        says="clients of the Private Link Service have one of its NAT addresses",
         source=_AZURE_LINK_GUIDE,
     ),
     Row(
@@ -548,7 +550,7 @@ ROWS: Final = (
         of="OpenStack Octavia",
         where=(Where(key=f"{_OPENSTACK}enable-health-monitor", is_in=("false",)),),
         classes=_UNCLASSED,
-        says="without a health monitor nodes that have no gateway pod get traffic too, and drop it under Local",
+        says="without a health monitor, nodes without a gateway pod also receive traffic, and drop it with Local",
         source=_OPENSTACK_GUIDE,
     ),
     # --- Keeps the client by itself
@@ -609,7 +611,7 @@ ROWS: Final = (
         of="Oracle Cloud NLB",
         where=(Where(key=_ORACLE_TYPE, is_in=("nlb",)),),
         classes=_UNCLASSED,
-        says="the NLB keeps the client's IP up to the node, under Local alone",
+        says="the NLB keeps the client's IP up to the node, but only with Local",
         source=_ORACLE_CCM,
     ),
     Row(

@@ -154,7 +154,7 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     labels = node.metadata.labels or {}
     word = labels.get(wellknown.NODE_TPROXY)
     if word is not None:
-        said = "" if word in {"supported", "unsupported"} else ", which is neither supported nor unsupported"
+        said = "" if word in {"supported", "unsupported"} else ", which must be supported or unsupported"
         return Compatibility(word == "supported", f"label {wellknown.NODE_TPROXY}={word}{said}")
     info = node.status.node_info if node.status is not None else None
     if info is None or not (info.os_image or info.kernel_version or info.operating_system):
@@ -166,7 +166,7 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     for rule in rules.rules:
         if rule.matches(labels, info):
             return Compatibility(rule.supported, f"rule {rule.name}")
-    return Compatibility(supported=True, rule="no rule speaks against it")
+    return Compatibility(supported=True, rule="no rule matches")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,11 @@ class OptOut:
     """What the annotation says."""
 
     def __str__(self) -> str:
-        until = f"until {moment(self.until)}" if self.until is not None else f"until {self.written!r}, which is no time"
+        until = (
+            f"until {moment(self.until)}"
+            if self.until is not None
+            else f"until {self.written!r}, which is not a valid time"
+        )
         return f"{until}, {self.owner or 'without an owner'}"
 
 

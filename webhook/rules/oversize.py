@@ -98,8 +98,8 @@ def _without_excess(body: bytes, part: _Part | None) -> tuple[bytes, str]:
         if number > limit or in_all > ELEMENTS_IN_ALL:
             in_all -= number
             body = body.replace(text, b"null")
-            most = f"at most {limit:,} are read, and {ELEMENTS_IN_ALL:,} of all that is read"
-            excess = excess or f"{field}: {number:,} elements, of which {most}"
+            most = f"{limit:,}, and {ELEMENTS_IN_ALL:,} for all fields together"
+            excess = excess or f"{field}: {number:,} elements; the limit is {most}"
     return body, excess
 
 

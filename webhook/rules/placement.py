@@ -42,14 +42,14 @@ ELSEWHERE: Final = (
         values=frozenset({"true"}),
         of_namespace=True,
         nodes=VIRTUAL_KUBELET,
-        what="an elastic container instance, by the virtual node",
+        what="an elastic container instance, through the virtual node",
     ),
     # alibabacloud.com/help/en/cs/user-guide/use-acs-computing-power-in-ack-clusters
     Elsewhere(
         key="alibabacloud.com/acs",
         values=frozenset({"true"}),
         nodes=VIRTUAL_KUBELET,
-        what="Alibaba Cloud's Container Compute Service, by the virtual node",
+        what="Alibaba Cloud's Container Compute Service, through the virtual node",
     ),
     # docs.aws.amazon.com/eks/latest/userguide/fargate-profile.html: the profile that EKS or a user chose, by name.
     Elsewhere(
@@ -64,7 +64,7 @@ ELSEWHERE: Final = (
             values=frozenset({"enforce"}),
             may_stay=_BURST,
             nodes=VIRTUAL_KUBELET,
-            what="Huawei Cloud's Container Instance, by the bursting virtual-kubelet",
+            what="Huawei Cloud's Container Instance, through the bursting virtual-kubelet",
         )
         for key in ("virtual-kubelet.io/burst-to-cci", "bursting.cci.io/burst-to-cci")
     ),
@@ -89,7 +89,7 @@ def sent_elsewhere(labels: Labels, namespace: Labels) -> tuple[Elsewhere, str, b
         if value is None:
             continue
         if value in each.may_stay or value in each.values or not each.values:
-            fact = f"{whose}label {each.key}={value} sends it to {each.what}"
+            fact = f"{whose}label {each.key}={value} runs the pod on {each.what}"
             return each, fact, value in each.may_stay
     return None
 

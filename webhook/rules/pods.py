@@ -42,7 +42,7 @@ from webhook.rules.snapshot import Snapshot
 METHOD_TPROXY: Final = "tproxy"
 METHOD_HEADER: Final = "x-forwarded-for"
 _ALL_SUPPORT: Final = "all feasible nodes support TPROXY"
-_NONE_YET: Final = "no node is feasible yet; all those that its tolerations allow support TPROXY"
+_NONE_YET: Final = "no node is feasible yet; all nodes that the pod tolerates support TPROXY"
 _NO_TOLERATIONS: Final[Sequence[Toleration]] = ()
 # As ENFORCE.
 _PRIVILEGED: Final = Level.PRIVILEGED
@@ -136,7 +136,11 @@ def ask_not_injected(case: PodCase) -> Answer | None:
     if standing.preserved:
         failing = _against_tproxy(case)
         warnings = () if failing is None else (f"TPROXY is fixed by injection, but {failing.cause}",)
-    how = f"{injector.configuration} injects before us" if early and injector is not None else "injected by hand"
+    how = (
+        f"{injector.configuration} injects before this webhook"
+        if early and injector is not None
+        else "injected by hand"
+    )
     reason = Reason.ALREADY_INJECTED if early else Reason.MODE_ALREADY_SET
     return Answer(reason, f"{how}: {standing.fact}", preserved=standing.preserved, warnings=warnings)
 
@@ -154,7 +158,7 @@ def answer_running(case: PodCase) -> Answer:
     if waypoint is not None:
         return Answer(Reason.WAYPOINT, waypoint)
     if found is None:
-        return Answer(Reason.NO_SIDECAR, f"it runs without a sidecar{_services_unknown(case)}")
+        return Answer(Reason.NO_SIDECAR, f"the pod runs without a sidecar{_services_unknown(case)}")
     return Answer(Reason.INBOUND_NOT_CAPTURED if found.mode else Reason.NO_SIDECAR, found.fact)
 
 
@@ -212,7 +216,7 @@ def _services_unknown(case: PodCase) -> str:
     mode = case.labels.get(wellknown.DATAPLANE_MODE, case.around.get(wellknown.DATAPLANE_MODE))
     if mode != "ambient":
         return ""
-    return f"; not known: whether a Service has the label {wellknown.USE_WAYPOINT}"
+    return f"; whether a Service has the label {wellknown.USE_WAYPOINT} is not known"
 
 
 def ask_no_own_mode(case: PodCase) -> Answer | None:
@@ -235,14 +239,16 @@ def ask_no_own_mode(case: PodCase) -> Answer | None:
     if found.mode == NONE:
         warnings.append(INGRESS_IN_NONE)
     if found.mode not in MODES:
-        warnings.append(f"Istio refuses the pod: interception mode {found.mode!r} is none of REDIRECT, TPROXY, NONE")
+        warnings.append(f"Istio rejects the pod: interception mode {found.mode!r} is not REDIRECT, TPROXY or NONE")
     elif not found.agreed:
         warnings.append(
-            f"proxyMetadata tells Envoy alone {wellknown.MODE_ENV}={chosen.environment}, iptables get {found.mode}: "
-            "set interceptionMode instead",
+            f"proxyMetadata sets {wellknown.MODE_ENV}={chosen.environment} only for Envoy, and iptables use "
+            f"{found.mode}: set interceptionMode instead",
         )
     elif failing is not None and found.by_mesh:
-        warnings.append(f"{chosen.fact}, but {failing.cause}: annotate {wellknown.INTERCEPTION_MODE}: REDIRECT")
+        warnings.append(
+            f"{chosen.fact}, but {failing.cause}: set the annotation {wellknown.INTERCEPTION_MODE}: REDIRECT"
+        )
     elif failing is not None:
         warnings.append(f"TPROXY is set by hand, but {failing.cause}")
     return Answer(Reason.MODE_ALREADY_SET, chosen.fact, preserved=found.preserved, warnings=tuple(warnings))
@@ -250,8 +256,8 @@ def ask_no_own_mode(case: PodCase) -> Answer | None:
 
 def fact_no_own_mode(case: PodCase) -> str:
     if case.interception.chosen is not None and not case.interception.by_mesh:
-        return "the annotation and the label are the webhook's own"
-    return f"no annotation {wellknown.INTERCEPTION_MODE}, none in {wellknown.PROXY_CONFIG}, none of the mesh's"
+        return "the webhook set the annotation and the label"
+    return f"no mode in {wellknown.INTERCEPTION_MODE}, {wellknown.PROXY_CONFIG} or the mesh configuration"
 
 
 def _against_tproxy(case: PodCase) -> Answer | None:
@@ -293,7 +299,7 @@ def ask_proxy_strictly(case: PodCase) -> Answer | None:
 
 
 def fact_proxy(_: PodCase) -> str:
-    return f"nothing forbids {wellknown.PROXY_CONTAINER} to run as root"
+    return f"nothing prevents {wellknown.PROXY_CONTAINER} from running as root"
 
 
 def ask_runtime_strictly(case: PodCase) -> Answer | None:
@@ -329,9 +335,9 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
     if spec.node_name:
         node = index.node(spec.node_name)
         if node is None:
-            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} is no known node")
+            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} is not a known node")
         if not node.runs_linux:
-            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} runs no Linux sidecar")
+            return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} cannot run a Linux sidecar")
         nodes = 1 << node.slot
     else:
         sent = sent_elsewhere(case.labels, case.around)
@@ -363,7 +369,7 @@ def _unsupported(case: PodCase, nodes: int, unsupported: int) -> Answer:
     which = f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule})"
     if unsupported == nodes:
         return Answer(
-            Reason.INCOMPATIBLE_NODES, f"no feasible node supports TPROXY ({nodes.bit_count()} in all): {which}"
+            Reason.INCOMPATIBLE_NODES, f"no feasible node supports TPROXY ({nodes.bit_count()} in total): {which}"
         )
     count = f"{unsupported.bit_count()} of {nodes.bit_count()} feasible nodes"
     return Answer(Reason.MIXED_NODES, f"{count} do not support TPROXY: {which}")
@@ -376,7 +382,7 @@ def _sent(case: PodCase, where: Elsewhere, fact: str, may_stay: int) -> Answer |
     unsupported = there ^ (there & index.supported)
     if not there:
         reason = Reason.MIXED_NODES if may_stay & index.supported else Reason.INCOMPATIBLE_NODES
-        return Answer(reason, f"{fact}, and no node {'='.join(where.nodes)} is known that supports TPROXY")
+        return Answer(reason, f"{fact}, and no known node with the label {'='.join(where.nodes)} supports TPROXY")
     nodes = there | may_stay
     unsupported = nodes ^ (nodes & index.supported)
     if not unsupported:
@@ -392,18 +398,21 @@ def _none_feasible(case: PodCase) -> Answer | None:
     selector = spec.node_selector or NO_LABELS
     system = next((selector[key] for key in wellknown.OS_LABELS if selector.get(key, "linux") != "linux"), None)
     if system is not None:
-        return Answer(Reason.NO_FEASIBLE_NODE, f"nodeSelector asks for {system}, where no Linux sidecar runs")
+        return Answer(Reason.NO_FEASIBLE_NODE, f"nodeSelector selects {system}, where a Linux sidecar cannot run")
     others = feasible_nodes(index, node_selector=selector, terms=spec.terms(), tolerations=tolerations)
     if others:
         name, _ = index.example(others)
-        return Answer(Reason.NO_FEASIBLE_NODE, f"only nodes that run no Linux sidecar are feasible: {name}")
+        return Answer(Reason.NO_FEASIBLE_NODE, f"the only feasible nodes cannot run a Linux sidecar: {name}")
     evidence = index.tolerated(tolerations) & index.linux
     unsupported = evidence ^ (evidence & index.supported)
     if evidence and (not unsupported or case.own_kernel):
         case.nodes_fact = _NONE_YET
         return None
     if not evidence:
-        return Answer(Reason.NO_FEASIBLE_NODE, "no node is feasible: taints and cordons leave none")
+        return Answer(
+            Reason.NO_FEASIBLE_NODE,
+            "no node is feasible: every node is cordoned, or has a taint that the pod does not tolerate",
+        )
     name, example = index.example(unsupported)
     cause = (
         "no node is feasible, and of those that its tolerations allow "
@@ -469,7 +478,9 @@ def ask_tproxy(case: PodCase) -> Answer | None:
     """Nothing speaks against it, unless an annotation more might have the API server refuse the pod."""
     mode = add_metadata("annotations", case.metadata.annotations, wellknown.INTERCEPTION_MODE, TPROXY)
     if mode and annotations_are_full(case.annotations, case.size):
-        cause = f"metadata.annotations: more than {ANNOTATIONS_TOTAL:,} bytes, which leaves no room for one more"
+        cause = (
+            f"metadata.annotations: more than {ANNOTATIONS_TOTAL:,} bytes, so there is no room for another annotation"
+        )
         return Answer(Reason.TOO_LARGE, cause)
     patch: Patch = (*mode, *add_metadata("labels", case.metadata.labels, wellknown.METHOD, METHOD_TPROXY))
     return Answer(_TPROXY, case.nodes_fact, patch)
@@ -477,14 +488,14 @@ def ask_tproxy(case: PodCase) -> Answer | None:
 
 POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
-    Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("does a policy apply, without an active exception?", ask_policy, fact_policy),
     Question(SMALL_ENOUGH, ask_small_enough, fact_small_enough),
     Question("not injected yet?", ask_not_injected, fact_not_injected),
     Question("will it get a sidecar?", ask_sidecar, fact_sidecar),
-    Question("no mode chosen for it?", ask_no_own_mode, fact_no_own_mode),
+    Question("no mode set by the pod or the mesh?", ask_no_own_mode, fact_no_own_mode),
     Question("inbound traffic captured?", ask_captured, fact_captured),
     Question("may the proxy run as root?", ask_proxy, fact_proxy),
-    Question("does PodSecurity allow it?", ask_pod_security, fact_pod_security),
+    Question("does PodSecurity allow TPROXY?", ask_pod_security, fact_pod_security),
     Question("does its runtime share the node's kernel?", ask_runtime, fact_runtime),
     Question("do all feasible nodes support TPROXY?", ask_nodes, fact_nodes),
     Question("then TPROXY", ask_tproxy, lambda _: ""),

@@ -185,7 +185,7 @@ def _taint_keys(nodes: "_Fields") -> Iterable[str]:
         if isinstance(key, str) and valid_label_key(key):
             yield key
         else:
-            nodes.error(f"transientTaints[{number}]", f"{_shown(key)} is no taint key")
+            nodes.error(f"transientTaints[{number}]", f"{_shown(key)} is not a valid taint key")
 
 
 def _node_rule(fields: "_Fields") -> NodeRule:
@@ -272,7 +272,7 @@ class _Fields:
         for number, each in enumerate(self.sequence(key)):
             if isinstance(each, Mapping) and isinstance(each.get(unique), str):
                 if each[unique] in seen:
-                    self.error(f"{key}[{number}].{unique}", f"{each[unique]!r} is there twice")
+                    self.error(f"{key}[{number}].{unique}", f"{each[unique]!r} is a duplicate")
                 seen.add(each[unique])
             if each is None:
                 self.error(f"{key}[{number}]", "must be a mapping, not null")
@@ -291,7 +291,7 @@ class _Fields:
         if required and not value.strip():
             self.error(key, "must not be empty")
         elif pattern is not None and pattern.fullmatch(value) is None:
-            self.error(key, f"{value!r} is no DNS label (lower case letters, digits and '-', at most 63)")
+            self.error(key, f"{value!r} is not a DNS label (lowercase letters, digits and '-', at most 63 characters)")
         return value
 
     def glob(self, key: str) -> str | None:
@@ -306,7 +306,7 @@ class _Fields:
             self.error(key, f"must be an integer, not {_kind(value)}")
             return 0
         if abs(value) > limit:
-            self.error(key, f"must lie between -{limit} and {limit}")
+            self.error(key, f"must be between -{limit} and {limit}")
             return 0
         return value
 
@@ -318,7 +318,7 @@ class _Fields:
             return None
         if isinstance(value, str) and value in {str(each) for each in choices}:
             return choices(value)
-        self.error(key, f"{_shown(value)} is none of {', '.join(choices)}")
+        self.error(key, f"{_shown(value)} is not one of {', '.join(choices)}")
         return None
 
     def time(self, key: str) -> datetime:

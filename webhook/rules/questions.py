@@ -83,13 +83,13 @@ class Case:
         if asked is None:
             fact = f"no label {wellknown.PRESERVE} on the object or its namespace"
         elif of_object:
-            fact = f"label {wellknown.PRESERVE}={asked} of the object"
+            fact = f"label {wellknown.PRESERVE}={asked} on the object"
         else:
-            fact = f"label {wellknown.PRESERVE}={asked} of namespace {self.namespace}"
+            fact = f"label {wellknown.PRESERVE}={asked} on namespace {self.namespace}"
         if self.opt_out is None:
             return fact
         return (
-            f"{fact}; its own {self.labels[wellknown.PRESERVE]} ended: {self.opt_out}"
+            f"{fact}; the object's own label {self.labels[wellknown.PRESERVE]} has ended: {self.opt_out}"
             if ended
             else (f"{fact} {self.opt_out}")
         )
@@ -119,11 +119,11 @@ class Case:
         state = end_state(out.until, now=self.now)
         what, whose = f"label {wellknown.PRESERVE}={self.labels[wellknown.PRESERVE]}", out.owner or "without an owner"
         if state is End.ENDED and mode is Mode.ENFORCE:
-            yield f"{what} ended {moment(out.until)} ({whose}): the namespace's holds"
+            yield f"{what} ended {moment(out.until)} ({whose}): the namespace's label applies"
         # Nobody is warned where the namespace's word changes nothing.
         enforced = policy is None or policy.mode is PolicyMode.ENFORCE
         if state is End.ENDING and enforced and preserve(self.namespace_labels) is Preserve.ENABLED:
-            yield f"{what} ends {moment(out.until)} ({whose}): then the namespace's holds"
+            yield f"{what} ends {moment(out.until)} ({whose}): then the namespace's label applies"
 
     def mode(self) -> Mode:
         """Return the weaker of what was asked for and what the policy allows."""
@@ -147,9 +147,7 @@ class Case:
         if value is None:
             return ""
         value = one_line(value, 64)  # from here on it is quoted: who wrote it may have written megabytes
-        return (
-            f"label {wellknown.PRESERVE}={value!r} of {where} counts as absent: it is none of enabled, audit, disabled"
-        )
+        return f"label {wellknown.PRESERVE}={value!r} on {where} is ignored: it must be enabled, audit or disabled"
 
 
 C = TypeVar("C", bound=Case)
@@ -164,13 +162,13 @@ class Question(Generic[C]):
     fact: Callable[[C], str]
 
 
-SMALL_ENOUGH: Final = "small enough to decide?"
+SMALL_ENOUGH: Final = "within the size limits?"
 
 
 def ask_opted_in(case: Case) -> Answer | None:
     """The label on the object, else on its namespace; system namespaces and our own never are."""
     if case.namespace in wellknown.SYSTEM_NAMESPACES or case.namespace == case.snapshot.own_namespace:
-        return Answer(Reason.NOT_OPTED_IN, f"{case.namespace} is a system namespace or the webhook's own")
+        return Answer(Reason.NOT_OPTED_IN, f"{case.namespace} is a system namespace or the webhook's own namespace")
     asked = case.asked
     if asked is _DISABLED:
         return Answer(Reason.OPTED_OUT, case.asked_where())
@@ -189,7 +187,7 @@ def ask_policy(case: Case) -> Answer | None:
     """A usable, enabled policy that matches, and no live exception."""
     policy = case.policy
     if policy is None:
-        return Answer(Reason.NO_POLICY, "no policy's selectors match")
+        return Answer(Reason.NO_POLICY, "no policy selects the object")
     if policy.invalid:
         return Answer(Reason.POLICY_INVALID, f"policy {policy.name}: {policy.invalid}")
     if policy.mode is _POLICY_DISABLED:
@@ -218,4 +216,4 @@ def fact_policy(case: Case) -> str:
         return "no policy"
     last = ended_exception(case)
     ended = f"; its exception {last.name} ended {moment(last.expires)} ({last.owner})" if last is not None else ""
-    return f"policy {policy.name}, mode {policy.mode}; no live exception{ended}"
+    return f"policy {policy.name}, mode {policy.mode}; no active exception{ended}"

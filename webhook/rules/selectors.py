@@ -120,7 +120,7 @@ def label_selector(spec: LabelSelectorSpec | None) -> LabelSelector:
         else:
             raise SelectorError(
                 f"{where}.operator",
-                f"{expression.operator!r} is none of In, NotIn, Exists, DoesNotExist",
+                f"{expression.operator!r} is not one of In, NotIn, Exists, DoesNotExist",
             )
         expressions.append((expression.key, expression.operator, values))
     return LabelSelector(tuple(sorted((spec.match_labels or {}).items())), tuple(expressions))
@@ -128,12 +128,12 @@ def label_selector(spec: LabelSelectorSpec | None) -> LabelSelector:
 
 def _check_key(key: str, field: str) -> None:
     if not valid_label_key(key):
-        raise SelectorError(field, f"{key!r} is no label key")
+        raise SelectorError(field, f"{key!r} is not a valid label key")
 
 
 def _check_value(value: str, field: str) -> None:
     if not valid_label_value(value):
-        raise SelectorError(field, f"{value!r} is no label value")
+        raise SelectorError(field, f"{value!r} is not a valid label value")
 
 
 def valid_label_key(key: str) -> bool:

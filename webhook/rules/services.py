@@ -88,7 +88,7 @@ def ask_gateway(case: ServiceCase) -> Answer | None:
     if policy is not None and policy.is_gateway(case.labels, classes):
         return None
     name = policy.name if policy is not None else "none"
-    return Answer(Reason.NOT_A_GATEWAY, f"none of the services.selectors of policy {name} matches its labels")
+    return Answer(Reason.NOT_A_GATEWAY, f"none of the services.selectors of policy {name} matches the Service's labels")
 
 
 def fact_gateway(case: ServiceCase) -> str:
@@ -131,7 +131,7 @@ def ask_load_balancer(case: ServiceCase) -> Answer | None:
             warnings: tuple[str, ...] = ()
             if local and row.name in _PROXY_AND_LOCAL and not _has_ip_targets(case):
                 warnings = (
-                    "PROXY protocol v2, instance targets and Local: the NLB's health checks find no target healthy",
+                    "with PROXY protocol v2, instance targets and Local, the NLB's health checks fail on all targets",
                 )
             return Answer(Reason.PROXY_PROTOCOL, f"{row.of}: {row.says} (rule {row.name})", warnings=warnings)
         case Effect.HIDES:
@@ -157,7 +157,9 @@ def fact_load_balancer(case: ServiceCase) -> str:
     row = case.load_balancer()
     if row is not None:
         return f"{row.of}: {row.says} (rule {row.name})"
-    return "nothing is known of its load balancer" if case.service.spec.type == "LoadBalancer" else "no load balancer"
+    return (
+        "docs/load-balancers.md has no row for it" if case.service.spec.type == "LoadBalancer" else "no load balancer"
+    )
 
 
 def ask_node_backends(case: ServiceCase) -> Answer | None:
@@ -174,19 +176,19 @@ def _eni(case: ServiceCase) -> tuple[bool, str]:
     """The annotation decides by itself (CCM pkg/controller/helper/service_utils.go:78-88), else the default policy."""
     spec = case.service.spec
     if spec.type != "LoadBalancer":
-        return False, f"type {spec.type}: no load balancer's backends"
+        return False, f"type {spec.type} has no load balancer"
     if (spec.load_balancer_class or "") not in CCM_CLASSES:
-        return False, f"loadBalancerClass {spec.load_balancer_class} is another controller's"
+        return False, f"loadBalancerClass {spec.load_balancer_class} belongs to another controller"
     annotated = case.annotations.get(wellknown.BACKEND_TYPE)
     if annotated:
         return annotated == "eni", f"annotation {wellknown.BACKEND_TYPE}={annotated}"
     backends = case.snapshot.policies.default.backends
     if backends is not Backends.AUTO:
-        return backends is Backends.ENI, f"policy default says backends: {backends}"
+        return backends is Backends.ENI, f"policy default sets backends: {backends}"
     terway = case.snapshot.network.terway
     if terway:
-        return True, f"backends: Auto, and Terway is there ({terway})"
-    return False, "backends: Auto, no Terway found"
+        return True, f"backends: Auto, and Terway was found ({terway})"
+    return False, "backends: Auto, and Terway was not found"
 
 
 def fact_node_backends(case: ServiceCase) -> str:
@@ -216,7 +218,7 @@ def ask_safe(case: ServiceCase) -> Answer | None:
 def fact_safe(case: ServiceCase) -> str:
     spec = case.service.spec
     if spec.external_traffic_policy == LOCAL:
-        return "it is Local already"
+        return "it is already Local"
     if spec.type != "LoadBalancer":
         return "no node port is needed for health checks"
     return f"healthCheckNodePort {spec.health_check_node_port}" if spec.health_check_node_port else "it has node ports"
@@ -242,20 +244,20 @@ def ask_local(case: ServiceCase) -> Answer | None:
     elif not is_local and spec.type != "LoadBalancer":
         what = "this NodePort" if spec.type == "NodePort" else "these externalIPs"
         warnings = (f"externalTrafficPolicy is now Local: nodes without a gateway pod drop traffic to {what}",)
-    cause = "externalTrafficPolicy is Local already" if is_local else "an externally reachable ingress gateway"
+    cause = "externalTrafficPolicy is already Local" if is_local else "an externally reachable ingress gateway"
     return Answer(Reason.LOCAL, cause, patch, warnings=warnings)
 
 
 SERVICE_QUESTIONS: Final[tuple[Question[ServiceCase], ...]] = (
     Question("opted in?", ask_opted_in, fact_opted_in),
-    Question("which policy, and no live exception?", ask_policy, fact_policy),
+    Question("does a policy apply, without an active exception?", ask_policy, fact_policy),
     Question(SMALL_ENOUGH, ask_small_enough, fact_small_enough),
     Question("not being deleted?", ask_not_deleted, fact_not_deleted),
     Question("an ingress gateway?", ask_gateway, fact_gateway),
     Question("reachable from outside?", ask_external, fact_external),
-    Question("what is known of its load balancer?", ask_load_balancer, fact_load_balancer),
-    Question("do its load balancer's backends need it?", ask_node_backends, fact_node_backends),
-    Question("would Local be safe?", ask_safe, fact_safe),
+    Question("is Local useful with its load balancer?", ask_load_balancer, fact_load_balancer),
+    Question("does the load balancer send traffic through nodes?", ask_node_backends, fact_node_backends),
+    Question("is Local safe?", ask_safe, fact_safe),
     Question("then Local", ask_local, lambda _: ""),
 )
 """In order; the last always answers."""

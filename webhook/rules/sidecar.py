@@ -185,7 +185,7 @@ def _of_revision(injector: InjectorWebhook, base: str, found: Mapping[ConfigMapN
     others = sorted(namespace for namespace, called in found if called == name)
     if not others:
         return None, ""
-    which = f" (of {len(others)} ConfigMaps {name}, the one in {others[0]} is taken)" if len(others) > 1 else ""
+    which = f" (of {len(others)} ConfigMaps {name}, the one in {others[0]} is used)" if len(others) > 1 else ""
     return found[others[0], name], which
 
 
@@ -224,7 +224,7 @@ def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[Inje
             continue  # The API server would not have stored it.
         service = webhook.client_config.service
         namespaces = _release_namespaces(configuration) if service is None else (service.namespace,)
-        assumed = " (its matchConditions taken as true)" if webhook.match_conditions else ""
+        assumed = " (its matchConditions are assumed to be true)" if webhook.match_conditions else ""
         found.append(
             InjectorWebhook(
                 configuration=configuration.metadata.name,
@@ -234,7 +234,7 @@ def injector_webhooks(configuration: MutatingWebhookConfiguration) -> tuple[Inje
                 in_a_service=service is not None,
                 namespace_selector=selectors[0],
                 object_selector=selectors[1],
-                cause=f"webhook {webhook.name} of {configuration.metadata.name} selects it{assumed}",
+                cause=f"webhook {webhook.name} of {configuration.metadata.name} selects the pod{assumed}",
             ),
         )
     return tuple(found)
@@ -291,7 +291,7 @@ def injector_config(config_map: ConfigMap) -> InjectorConfig:
 def _text(config_map: ConfigMap, key: str) -> str:
     text = (config_map.data or {}).get(key, "")
     if len(text) > CONFIG_LIMIT:
-        raise ValueError(f"{key}: {len(text):,} characters, of which at most {CONFIG_LIMIT:,} are read")
+        raise ValueError(f"{key}: {len(text):,} characters; the limit is {CONFIG_LIMIT:,}")
     return text
 
 
@@ -379,7 +379,7 @@ def _mapping(text: str) -> Mapping[str, Any]:
     if document is None:
         return {}
     if not isinstance(document.value, Mapping):
-        raise TypeError("no mapping")
+        raise TypeError("not a mapping")
     return document.value
 
 
@@ -400,10 +400,10 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
 def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) -> Injection:
     """Return whether Istio will put a sidecar beside the pod that TPROXY can serve."""
     if pod.spec.host_network:
-        return Injection(expected=False, cause="hostNetwork: Istio never injects it")
+        return Injection(expected=False, cause="hostNetwork: Istio does not inject such pods")
     annotations = pod.metadata.annotations or {}
     if wellknown.MIRROR_POD in annotations:
-        return Injection(expected=False, cause="a mirror pod of the kubelet's: admission can't change it")
+        return Injection(expected=False, cause="a mirror pod of the kubelet: admission cannot change it")
     if namespace_name in wellknown.ISTIO_IGNORED_NAMESPACES:
         return Injection(expected=False, cause=f"Istio ignores the namespace {namespace_name}")
     labels = pod.metadata.labels or {}
@@ -428,7 +428,7 @@ def will_inject(pod: Pod, namespace_name: str, namespace: Labels, mesh: Mesh) ->
     if not unknown:
         return Injection(expected=True, cause=injector.cause, injector=injector)
     word = "template" if len(unknown) == 1 else "templates"
-    warning = f"Istio knows no injection {word} {named(unknown)} and will refuse the pod"
+    warning = f"Istio has no injection {word} {named(unknown)} and will reject the pod"
     return Injection(expected=True, cause=injector.cause, warnings=(warning,), injector=injector)
 
 
@@ -489,12 +489,12 @@ def _why_not_called(namespace: Labels, labels: Labels, mesh: Mesh) -> str:
         value = namespace[wellknown.ISTIO_INJECTION]
         if value != "enabled":
             return f"namespace label {wellknown.ISTIO_INJECTION}={value}: no injector is called"
-        return "no sidecar injector selects it"
+        return "no sidecar injector selects the pod"
     revision = namespace.get(wellknown.ISTIO_REV, labels.get(wellknown.ISTIO_REV))
     if revision is not None:
-        return f"no sidecar injector of revision or tag {revision!r} selects it"
+        return f"no sidecar injector of revision or tag {revision!r} selects the pod"
     ambient = wellknown.DATAPLANE_MODE in namespace or wellknown.DATAPLANE_MODE in labels
-    return "ambient: no sidecar injector selects it" if ambient else "no sidecar injector selects it"
+    return "ambient: no sidecar injector selects the pod" if ambient else "no sidecar injector selects the pod"
 
 
 def own_choice(annotations: Labels) -> Choice | None:

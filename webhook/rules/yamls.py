@@ -143,7 +143,7 @@ def json_documents(text: bytes | str) -> Iterator[Document]:
         raise YAMLInvalid("nested too deeply", 0) from error
     except (msgspec.DecodeError, UnicodeError) as error:
         if "trailing characters" not in str(error):
-            raise YAMLInvalid(f"no JSON: {error}", 0) from error
+            raise YAMLInvalid(f"invalid JSON:  {error}", 0) from error
         values = _json_stream(text if isinstance(text, str) else text.decode())
     for number, value in enumerate(values, start=1):
         if value is not None:
@@ -162,16 +162,16 @@ def _json_stream(text: str) -> Iterator[Any]:
         try:
             value, at = _json.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise YAMLInvalid(f"no JSON: {error.msg}", error.lineno, number) from error
+            raise YAMLInvalid(f"invalid JSON:  {error.msg}", error.lineno, number) from error
         except RecursionError as error:
             raise YAMLInvalid("nested too deeply", line, number) from error
         except ValueError as error:  # NaN, or more digits than Python takes
-            raise YAMLInvalid(f"no JSON: {error}", line, number) from error
+            raise YAMLInvalid(f"invalid JSON:  {error}", line, number) from error
         yield value
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not valid JSON")
 
 
 _json: Final = json.JSONDecoder(parse_constant=_no_number)
@@ -253,7 +253,7 @@ class _Reader:
         if node.read:
             self._left -= 1
             if self._left < 0:
-                raise YAMLInvalid("too large once its aliases are followed", node.line)
+                raise YAMLInvalid("too large after its aliases are expanded", node.line)
         node.read = True
         if depth > MAX_DEPTH:
             raise YAMLInvalid("nested too deeply", node.line)
@@ -273,13 +273,13 @@ class _Reader:
             if key_node.tag == "merge":
                 for each in value if isinstance(value, list) else [value]:
                     if not isinstance(each, Mapping):
-                        raise YAMLInvalid("'<<' merges mappings alone", key_node.line)
+                        raise YAMLInvalid("'<<' can only merge mappings", key_node.line)
                     for name, held in each.items():  # what came first stands
                         merged.setdefault(name, held)
                 continue
             key = _key(key_node)
             if key in found:
-                raise YAMLInvalid(f"key {key!r} is there twice", key_node.line)
+                raise YAMLInvalid(f"duplicate key {key!r}", key_node.line)
             found[key] = value
         return merged | found if merged else found
 
@@ -290,7 +290,7 @@ def _key(node: _Node) -> str:
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
     if scalar is None:
-        raise YAMLInvalid("a key must be a string, this one is null", node.line)
+        raise YAMLInvalid("a key must be a string, not null", node.line)
     if isinstance(scalar, float):
         return _number_key(scalar)
     return str(scalar)
@@ -335,7 +335,7 @@ def _float(text: str, line: int) -> float:
         return number
     if any(each.isdigit() for each in text):
         raise ValueError("too large")
-    raise YAMLInvalid(f"{text} is no number that JSON has", line)
+    raise YAMLInvalid(f"{text} cannot be represented in JSON", line)
 
 
 def _integer(text: str) -> int:

@@ -124,11 +124,12 @@ def test_whoever_applies_what_opted_out_hears_of_its_end_a_week_before() -> None
     metadata = opted_out(moment(NOW))
     assert decided(snapshot(), now=NOW - NOTICE - SECOND, **metadata).warnings == ()
     within = decided(snapshot(), now=NOW - NOTICE, **metadata)
-    said = "label client-ip.dev/preserve=disabled ends 2026-11-25T12:00:00Z (team-shop): then the namespace's holds"
+    ends = "label client-ip.dev/preserve=disabled ends 2026-11-25T12:00:00Z (team-shop)"
+    said = f"{ends}: then the namespace's label applies"
     assert (within.reason, within.warnings) == (Reason.OPTED_OUT, (said,))
     after = decided(snapshot(), now=NOW, **metadata)
     assert after.reason is not Reason.OPTED_OUT
-    said = "label client-ip.dev/preserve=disabled ended 2026-11-25T12:00:00Z (team-shop): the namespace's holds"
+    said = "label client-ip.dev/preserve=disabled ended 2026-11-25T12:00:00Z (team-shop): the namespace's label applies"
     assert after.warnings[-1] == said
 
 

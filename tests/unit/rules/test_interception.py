@@ -318,7 +318,7 @@ def test_of_several_config_maps_it_is_said_which_one_counts() -> None:
         collector.put(each["apiVersion"], each["kind"], each)
     injector = collector.snapshot().mesh.injector_of(ENABLED, {})
     assert injector is not None
-    assert "of 2 ConfigMaps istio-sidecar-injector, the one in a is taken" in injector.cause
+    assert "of 2 ConfigMaps istio-sidecar-injector, the one in a is used" in injector.cause
 
 
 @pytest.mark.parametrize("raw", [b"[1]", b"{}", b'"x"', b"[" * 600 + b"]" * 600, b'["-m"', b'["\xff"]'])

@@ -167,8 +167,8 @@ SELECTORS = [
     pytest.param({"matchLabels": {"a": 1}}, ".matchLabels[...]", "Expected `str`, got `int`", id="a number"),
     pytest.param({"matchLabels": {"a": True}}, ".matchLabels[...]", "Expected `str`, got `bool`", id="a boolean"),
     pytest.param({"labels": {}}, "", "Object contains unknown field `labels`", id="an unknown field"),
-    pytest.param({"matchLabels": {"a b": "c"}}, ".matchLabels[a b]", "'a b' is no label key", id="no key"),
-    pytest.param({"matchLabels": {"a": "b c"}}, ".matchLabels[a]", "'b c' is no label value", id="no value"),
+    pytest.param({"matchLabels": {"a b": "c"}}, ".matchLabels[a b]", "'a b' is not a valid label key", id="no key"),
+    pytest.param({"matchLabels": {"a": "b c"}}, ".matchLabels[a]", "'b c' is not a valid label value", id="no value"),
     pytest.param(
         {"matchExpressions": [{"key": "a"}]},
         ".matchExpressions[0]",
@@ -202,7 +202,7 @@ SELECTORS = [
     pytest.param(
         {"matchExpressions": [{"key": "a", "operator": "exists"}]},
         ".matchExpressions[0].operator",
-        "'exists' is none of In, NotIn, Exists, DoesNotExist",
+        "'exists' is not one of In, NotIn, Exists, DoesNotExist",
         id="an operator in lower case",
     ),
 ]
@@ -260,35 +260,35 @@ def test_metadata_may_hold_anything_else() -> None:
     ("spec", "error"),
     [
         ({"mode": None}, "spec.mode: required: one of Enforce, Audit, Disabled"),
-        ({"mode": "enforce"}, "spec.mode: 'enforce' is none of Enforce, Audit, Disabled"),
-        ({"mode": False}, "spec.mode: False is none of Enforce, Audit, Disabled"),
-        ({"mode": ["Enforce"]}, "spec.mode: a list is none of Enforce, Audit, Disabled"),
-        ({"mode": {"a": "b"}}, "spec.mode: a mapping is none of Enforce, Audit, Disabled"),
-        ({"mode": "x" * 81}, f"spec.mode: '{'x' * 79}…' is none of Enforce, Audit, Disabled"),
-        ({"mode": "x" * 80}, f"spec.mode: '{'x' * 80}' is none of Enforce, Audit, Disabled"),
+        ({"mode": "enforce"}, "spec.mode: 'enforce' is not one of Enforce, Audit, Disabled"),
+        ({"mode": False}, "spec.mode: False is not one of Enforce, Audit, Disabled"),
+        ({"mode": ["Enforce"]}, "spec.mode: a list is not one of Enforce, Audit, Disabled"),
+        ({"mode": {"a": "b"}}, "spec.mode: a mapping is not one of Enforce, Audit, Disabled"),
+        ({"mode": "x" * 81}, f"spec.mode: '{'x' * 79}…' is not one of Enforce, Audit, Disabled"),
+        ({"mode": "x" * 80}, f"spec.mode: '{'x' * 80}' is not one of Enforce, Audit, Disabled"),
         ({"priority": "7"}, "spec.priority: must be an integer, not a string"),
         ({"priority": True}, "spec.priority: must be an integer, not a boolean"),
         ({"priority": 1.0}, "spec.priority: must be an integer, not a number"),
-        ({"priority": 1_000_001}, "spec.priority: must lie between -1000000 and 1000000"),
-        ({"priority": -1_000_001}, "spec.priority: must lie between -1000000 and 1000000"),
+        ({"priority": 1_000_001}, "spec.priority: must be between -1000000 and 1000000"),
+        ({"priority": -1_000_001}, "spec.priority: must be between -1000000 and 1000000"),
         ({"pods": []}, "spec.pods: must be a mapping, not a list"),
-        ({"pods": {"fallback": "XFF"}}, "spec.pods.fallback: 'XFF' is none of None, XForwardedFor"),
+        ({"pods": {"fallback": "XFF"}}, "spec.pods.fallback: 'XFF' is not one of None, XForwardedFor"),
         ({"pods": {"selectors": []}}, "spec.pods.selectors: unknown field"),
         ({"services": {"selector": {}}}, "spec.services.selector: unknown field"),
         ({"services": {"selectors": {}}}, "spec.services.selectors: must be a list, not a mapping"),
         ({"services": {"selectors": []}}, "spec.services.selectors: must name at least one selector"),
-        ({"services": {"backends": "eni"}}, "spec.services.backends: 'eni' is none of Auto, Node, ENI"),
+        ({"services": {"backends": "eni"}}, "spec.services.backends: 'eni' is not one of Auto, Node, ENI"),
         (
             {"podSecurity": {"defaultLevel": "none"}},
-            "spec.podSecurity.defaultLevel: 'none' is none of privileged, baseline, restricted",
+            "spec.podSecurity.defaultLevel: 'none' is not one of privileged, baseline, restricted",
         ),
         ({"podSecurity": {"level": "baseline"}}, "spec.podSecurity.level: unknown field"),
         ({"nodes": {"rule": []}}, "spec.nodes.rule: unknown field"),
         ({"nodes": {"rules": {}}}, "spec.nodes.rules: must be a list, not a mapping"),
         ({"nodes": {"transientTaints": "a"}}, "spec.nodes.transientTaints: must be a list, not a string"),
-        ({"nodes": {"transientTaints": ["a", 7]}}, "spec.nodes.transientTaints[1]: 7 is no taint key"),
-        ({"nodes": {"transientTaints": ["a/b/c"]}}, "spec.nodes.transientTaints[0]: 'a/b/c' is no taint key"),
-        ({"nodes": {"transientTaints": [None]}}, "spec.nodes.transientTaints[0]: None is no taint key"),
+        ({"nodes": {"transientTaints": ["a", 7]}}, "spec.nodes.transientTaints[1]: 7 is not a valid taint key"),
+        ({"nodes": {"transientTaints": ["a/b/c"]}}, "spec.nodes.transientTaints[0]: 'a/b/c' is not a valid taint key"),
+        ({"nodes": {"transientTaints": [None]}}, "spec.nodes.transientTaints[0]: None is not a valid taint key"),
         ({"exceptions": {}}, "spec.exceptions: must be a list, not a mapping"),
         ({"exceptions": ["a"]}, "spec.exceptions[0]: must be a mapping, not a string"),
         ({"exceptions": [None]}, "spec.exceptions[0]: must be a mapping, not null"),
@@ -303,8 +303,11 @@ def test_errors_in_the_spec(spec: dict[str, Any], error: str) -> None:
     ("fields", "error"),
     [
         ({"name": None}, "name: required"),
-        ({"name": "A"}, "name: 'A' is no DNS label (lower case letters, digits and '-', at most 63)"),
-        ({"name": "a" * 64}, f"name: '{'a' * 64}' is no DNS label (lower case letters, digits and '-', at most 63)"),
+        ({"name": "A"}, "name: 'A' is not a DNS label (lowercase letters, digits and '-', at most 63 characters)"),
+        (
+            {"name": "a" * 64},
+            f"name: '{'a' * 64}' is not a DNS label (lowercase letters, digits and '-', at most 63 characters)",
+        ),
         ({"owner": None}, "owner: required"),
         ({"owner": " "}, "owner: must not be empty"),
         ({"reason": None}, "reason: required"),
@@ -347,11 +350,11 @@ def test_errors_in_an_exception(fields: dict[str, Any], error: str) -> None:
             [": must have at least one of selector, osImage, kernelVersion, operatingSystem"],
         ),
         ({"name": "a", "osImage": "b"}, [".tproxy: required: one of Supported, Unsupported"]),
-        ({"name": "a", "osImage": "b", "tproxy": True}, [".tproxy: True is none of Supported, Unsupported"]),
+        ({"name": "a", "osImage": "b", "tproxy": True}, [".tproxy: True is not one of Supported, Unsupported"]),
         ({"osImage": "b", "tproxy": "Supported"}, [".name: required"]),
         (
             {"name": "a_b", "osImage": "b", "tproxy": "Supported"},
-            [".name: 'a_b' is no DNS label (lower case letters, digits and '-', at most 63)"],
+            [".name: 'a_b' is not a DNS label (lowercase letters, digits and '-', at most 63 characters)"],
         ),
         ({"name": "a", "osImage": "", "tproxy": "Supported"}, [".osImage: must not be empty"]),
         (
@@ -368,8 +371,8 @@ def test_errors_in_a_node_rule(fields: dict[str, Any], errors: list[str]) -> Non
 def test_names_in_a_list_are_there_once() -> None:
     rule = {"name": "b", "osImage": "c", "tproxy": "Supported"}
     assert errors_of(policy(exceptions=[waiver(), waiver()], nodes={"rules": [rule, rule]})) == [
-        "spec.exceptions[1].name: 'a' is there twice",
-        "spec.nodes.rules[1].name: 'b' is there twice",
+        "spec.exceptions[1].name: 'a' is a duplicate",
+        "spec.nodes.rules[1].name: 'b' is a duplicate",
     ]
 
 
@@ -426,7 +429,7 @@ def test_a_stored_policy_that_is_unusable_counts_for_what_its_namespace_selector
         name="x",
         priority=7,
         namespace_selector=LabelSelector(equal=(("a", "b"),)),
-        invalid="spec.mode: 'On' is none of Enforce, Audit, Disabled",
+        invalid="spec.mode: 'On' is not one of Enforce, Audit, Disabled",
     )
 
 

@@ -69,20 +69,20 @@ def test_a_selector_matches(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (LabelSelectorSpec(match_labels={"a b": "c"}), "matchLabels[a b]: 'a b' is no label key"),
-        (LabelSelectorSpec(match_labels={"a": "b c"}), "matchLabels[a]: 'b c' is no label value"),
-        (expressing(("", "Exists", None)), "matchExpressions[0].key: '' is no label key"),
+        (LabelSelectorSpec(match_labels={"a b": "c"}), "matchLabels[a b]: 'a b' is not a valid label key"),
+        (LabelSelectorSpec(match_labels={"a": "b c"}), "matchLabels[a]: 'b c' is not a valid label value"),
+        (expressing(("", "Exists", None)), "matchExpressions[0].key: '' is not a valid label key"),
         (
             expressing(("a", "Exists", None), ("a", "In", [])),
             "matchExpressions[1].values: must name at least one value for In",
         ),
         (expressing(("a", "NotIn", None)), "matchExpressions[0].values: must name at least one value for NotIn"),
-        (expressing(("a", "In", ["b", "-c"])), "matchExpressions[0].values: '-c' is no label value"),
+        (expressing(("a", "In", ["b", "-c"])), "matchExpressions[0].values: '-c' is not a valid label value"),
         (expressing(("a", "Exists", ["b"])), "matchExpressions[0].values: must be empty for Exists"),
         (expressing(("a", "DoesNotExist", ["b"])), "matchExpressions[0].values: must be empty for DoesNotExist"),
         (
             expressing(("a", "Gt", ["1"])),
-            "matchExpressions[0].operator: 'Gt' is none of In, NotIn, Exists, DoesNotExist",
+            "matchExpressions[0].operator: 'Gt' is not one of In, NotIn, Exists, DoesNotExist",
         ),
     ],
 )
