@@ -200,7 +200,7 @@ def read_bundle(path: Path) -> Evidence:
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
-        raise BundleInvalid(f"{path}: no bundle of client-ip doctor: {error}") from error
+        raise BundleInvalid(f"{path}: not a bundle of client-ip doctor: {error}") from error
     try:
         meta = msgspec.json.decode(files["doctor.json"], type=_Meta)
         objects: dict[str, list[Document]] = {
@@ -211,7 +211,7 @@ def read_bundle(path: Path) -> Evidence:
         certificates = None if meta.certificates is None else msgspec.convert(meta.certificates, Certificates)
         probe = None if meta.probe is None else msgspec.convert(meta.probe, Probe)
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise BundleInvalid(f"{path}: no bundle of client-ip doctor: {error}") from error
+        raise BundleInvalid(f"{path}: not a bundle of client-ip doctor: {error}") from error
     if meta.version != VERSION:
         raise BundleInvalid(f"{path}: a bundle of version {meta.version}; this command reads {VERSION}")
     return Evidence(

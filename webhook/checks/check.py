@@ -99,7 +99,7 @@ def run(groups: Iterable[Group], evidence: Evidence) -> list[CheckedGroup]:
 def _run(checks: Sequence[Check], evidence: Evidence) -> Iterable[Checked]:
     failed = ""
     for check in checks:
-        finding = skipped(f"not looked at: {failed} failed") if failed else _asked(check, evidence)
+        finding = skipped(f"not checked, because {failed} failed") if failed else _asked(check, evidence)
         if check.fatal and finding.level is Level.ERROR:
             failed = check.id
         yield Checked(check, finding)

@@ -51,11 +51,13 @@ def _local(evidence: Evidence) -> Finding:
     if wrong:
         return warning(
             few(wrong),
-            "With Local a node without a gateway pod drops what reaches it. Spread the gateway's pods, or run it as a "
-            "DaemonSet: docs/operations.md",
+            "With Local, a node without a gateway pod drops the traffic that it receives. Spread the gateway's pods, "
+            "or run it as a DaemonSet: docs/operations.md",
         )
     return ok(
-        f"{seen} gateway Services are Local, with pods on several nodes" if seen else "no gateway's Service is Local"
+        f"{seen} Services of gateways are Local, and their pods are on several nodes"
+        if seen
+        else "no Service of a gateway is Local"
     )
 
 
@@ -80,11 +82,11 @@ def _drift(evidence: Evidence) -> Finding:
             fighting.append(f"{name_of(each)} ({few(managers)})")
     if fighting:
         return warning(
-            f"somebody else writes externalTrafficPolicy: {few(fighting)}",
-            "Where the writer says Cluster, the field flips at each of its writes. Say Local at the source: "
-            "docs/operations.md, GitOps; client-ip render gateway-defaults for the Gateway API.",
+            f"another client writes externalTrafficPolicy: {few(fighting)}",
+            "If the other client sets Cluster, the field changes with each of its writes. Set Local at the source: "
+            "see GitOps in docs/operations.md, or client-ip render gateway-defaults for the Gateway API.",
         )
-    return ok("nobody else writes externalTrafficPolicy of a gateway's Service")
+    return ok("no other client writes externalTrafficPolicy of a gateway's Service")
 
 
 def _writers(found: Mapping[str, Any]) -> Iterator[str]:
@@ -106,13 +108,13 @@ GROUP: Final = Group(
     (
         Check(
             id="local-covers-nodes",
-            description="Local drops no traffic",
+            description="Local Services of gateways drop no traffic",
             ask=_local,
             reads=("services", "nodes", "gateway-pods", "policies"),
         ),
         Check(
             id="drift",
-            description="nobody else writes the Services' policy",
+            description="no other client writes externalTrafficPolicy",
             ask=_drift,
             reads=("services", "policies"),
         ),

@@ -29,12 +29,12 @@ def _configuration(evidence: Evidence) -> Finding:
     if found is None:
         return error(
             f"there is no MutatingWebhookConfiguration {wellknown.CONFIGURATION}",
-            "Nothing is patched. Install the chart, or apply deploy/install.yaml again.",
+            "No object is patched. Install the chart, or apply deploy/install.yaml again.",
         )
     differences = list(_differences(found, evidence.expected))
     if differences:
         return warning(
-            f"the configuration differs from what this version renders: {few(differences)}",
+            f"the configuration differs from the one that this version renders: {few(differences)}",
             f"Last written by {_writers(found)}. Compare with: client-ip render configuration",
         )
     return ok(f"MutatingWebhookConfiguration {wellknown.CONFIGURATION}, {len(found.get('webhooks') or ())} entries")
@@ -52,7 +52,7 @@ def _differences(found: Document, expected: Document) -> Iterator[str]:
         for name in _COMPARED:
             if (_bare(there.get(name)) or None) != (_bare(wanted.get(name)) or None):
                 yield f"{wanted['name']}: {name}"
-    yield from (f"{name} is not ours" for name in by_name if name)
+    yield from (f"{name} was added" for name in by_name if name)
 
 
 def _bare(value: Any) -> Any:
@@ -77,7 +77,7 @@ def _replicas(evidence: Evidence) -> Finding:
     if deployment is None:
         return error(
             f"there is no Deployment {OURS} in namespace {evidence.own_namespace}",
-            "Install the chart, or name the namespace with --own-namespace.",
+            "Install the chart, or set --own-namespace to the webhook's namespace.",
         )
     wanted = (deployment.get("spec") or {}).get("replicas", 1)
     ready = (deployment.get("status") or {}).get("readyReplicas", 0)
@@ -88,7 +88,9 @@ def _replicas(evidence: Evidence) -> Finding:
     if ready < wanted:
         return warning(f"{ready} of {wanted} replicas are ready", hint)
     if ready < 2:
-        return warning("one replica alone", "Objects are admitted unpatched whenever it moves. Set replicas: 2.")
+        return warning(
+            "there is only one replica", "While its pod is moved, objects are admitted unpatched. Set replicas: 2."
+        )
     return ok(f"{ready} of {wanted} replicas are ready")
 
 
@@ -124,8 +126,8 @@ def _endpoints(evidence: Evidence) -> Finding:
     nodes = {endpoint.get("nodeName") for endpoint in ready if endpoint.get("nodeName")}
     if len(ready) > 1 and len(nodes) == 1:
         return warning(
-            f"all {len(ready)} endpoints are on the node {next(iter(nodes))}",
-            "One node takes the webhook with it. The chart spreads replicas where the cluster has several nodes.",
+            f"all {len(ready)} endpoints are on node {next(iter(nodes))}",
+            "If this node fails, the webhook fails. The chart spreads replicas if the cluster has several nodes.",
         )
     return ok(f"{len(ready)} ready endpoints on {max(len(nodes), 1)} nodes")
 
@@ -140,7 +142,7 @@ def _versions(evidence: Evidence) -> Finding:
     if len(images) > 1:
         return warning(
             f"replicas run {len(images)} different images",
-            "A rollout is under way, or is stuck:\n" + few(sorted(images)),
+            "A rollout is in progress, or is stuck:\n" + few(sorted(images)),
         )
     return ok("every replica runs the same image") if images else skipped("no container has started")
 
@@ -148,9 +150,9 @@ def _versions(evidence: Evidence) -> Finding:
 def _trusted(evidence: Evidence) -> Finding:
     held = evidence.certificates
     if held is None:
-        return skipped("the certificates are not kept in our Secret (certificates.mode)")
+        return skipped("the webhook does not manage its certificates (certificates.mode)")
     if held.problem:
-        return error(f"the Secret can't be used: {held.problem}", "client-ip certs status")
+        return error(f"the Secret cannot be used: {held.problem}", "client-ip certs status")
     distrusting = sorted(name for name, good in held.trusted_by.items() if not good)
     if distrusting:
         writer = _writers(evidence.configuration or {})
@@ -161,38 +163,38 @@ def _trusted(evidence: Evidence) -> Finding:
         )
     service = f"{OURS}.{evidence.own_namespace}.svc"
     if service not in held.names:
-        return error(f"the certificate is not for {service}", "client-ip certs rotate --leaf makes one that is.")
+        return error(f"the certificate is not for {service}", "To create one that is: client-ip certs rotate --leaf")
     return ok(f"every caBundle verifies the certificate for {service}")
 
 
 def _leaf_ends(evidence: Evidence) -> Finding:
     held = evidence.certificates
     if held is None or held.leaf_not_after is None or held.leaf_not_before is None:
-        return skipped("no certificate of ours can be read")
+        return skipped("the webhook's certificate cannot be read")
     if held.leaf_not_before > evidence.at:
         return error(
-            f"the certificate is valid from {held.leaf_not_before.isoformat()}, which lies ahead",
-            "The clock of a replica ran ahead when it was made. client-ip certs rotate --leaf",
+            f"the certificate is valid from {held.leaf_not_before.isoformat()}, which is in the future",
+            "It was created by a replica whose clock was ahead. To renew it: client-ip certs rotate --leaf",
         )
     left, life = held.leaf_not_after - evidence.at, held.leaf_not_after - held.leaf_not_before
-    says = f"the serving certificate ends {held.leaf_not_after.isoformat()}"
+    says = f"the serving certificate expires at {held.leaf_not_after.isoformat()}"
     if left <= timedelta(0):
-        return error(says, "Every call fails. client-ip certs status says what stops the renewal.")
+        return error(says, "Every call fails. client-ip certs status shows why it was not renewed.")
     # A shorter life is renewed later than twenty days before its end.
     if left < min(LEAF_LEFT, life / 4):
-        return warning(says, "It should have been renewed. client-ip certs status says what stops the renewal.")
+        return warning(says, "It should have been renewed. client-ip certs status shows why it was not.")
     return ok(says)
 
 
 def _ca_ends(evidence: Evidence) -> Finding:
     held = evidence.certificates
     if held is None or held.ca_not_after is None:
-        return skipped("no CA of ours can be read")
+        return skipped("the webhook's CA cannot be read")
     left = held.ca_not_after - evidence.at
     life = timedelta(days=365)
-    says = f"the CA ends {held.ca_not_after.isoformat()}"
+    says = f"the CA expires at {held.ca_not_after.isoformat()}"
     if left < min(CA_LEFT, life / 4) and left < CA_LEFT:
-        return warning(says, "It should have been replaced. client-ip certs status says what stops the rotation.")
+        return warning(says, "It should have been replaced. client-ip certs status shows why it was not.")
     return ok(says)
 
 

@@ -26,7 +26,7 @@ def _injectors(evidence: Evidence) -> Finding:
         return error(
             "there is no sidecar injector",
             "No MutatingWebhookConfiguration is labelled app=sidecar-injector or calls *.sidecar-injector.istio.io. "
-            "Without sidecars no client's IP is lost; is Istio installed?",
+            "Check that Istio is installed. Without sidecars, no client's IP is lost.",
         )
     revisions = {
         revision
@@ -43,8 +43,8 @@ def _injectors(evidence: Evidence) -> Finding:
     )
     if unknown:
         return warning(
-            f"namespaces name a revision that no injector has: {few(unknown)}",
-            "No injector is called for their pods. kubectl get mutatingwebhookconfigurations -l istio.io/rev",
+            f"namespaces use a revision without an injector: {few(unknown)}",
+            "Their pods get no sidecar. To list revisions: kubectl get mutatingwebhookconfigurations -l istio.io/rev",
         )
     names = sorted({each.configuration for each in mesh.injectors})
     configs = [str(metadata(each).get("name", "")) for each in evidence.all("istio-config-maps")]
@@ -78,7 +78,7 @@ def _cni(evidence: Evidence) -> Finding:
                 "Sidecars may fail to start there: see Istio's platform requirements.",
             )
     if found is not None:
-        said.append("an annotation that is added after injection breaks a pod's inbound traffic: change none by hand")
+        said.append("do not add the annotation to running pods: after injection, it breaks a pod's inbound traffic")
     return ok("; ".join(said))
 
 
@@ -110,10 +110,10 @@ def _waypoints(evidence: Evidence) -> Finding:
     ]
     if used:
         return warning(
-            f"opted in, and behind a waypoint: {few(used)}",
+            f"opted in, but behind a waypoint: {few(used)}",
             "An application behind a waypoint sees the waypoint, not its caller, whatever the sidecar does.",
         )
-    return ok("nothing that is opted in stands behind a waypoint")
+    return ok("no opted-in namespace or Service is behind a waypoint")
 
 
 def _gateway_classes(evidence: Evidence) -> Finding:
@@ -134,7 +134,7 @@ def _gateway_classes(evidence: Evidence) -> Finding:
             "Add to services.selectors: {matchExpressions: [{key: " + wellknown.GATEWAY_CLASS + ", operator: In, "
             f"values: [{', '.join(missing)}]}}]}}",
         )
-    return ok("the default policy selects the gateways of every GatewayClass of Istio's")
+    return ok("the default policy selects the gateways of all of Istio's GatewayClasses")
 
 
 GROUP: Final = Group(
@@ -142,22 +142,25 @@ GROUP: Final = Group(
     (
         Check(
             id="injectors-found",
-            description="sidecar injectors are known, with their settings",
+            description="sidecar injectors and their settings are known",
             ask=_injectors,
             reads=("configurations", "namespaces", "istio-config-maps"),
         ),
         Check(
             id="cni-and-mode",
-            description="how sidecars capture traffic",
+            description="how sidecars capture traffic is known and supported",
             ask=_cni,
             reads=("daemon-sets", "istio-config-maps", "nodes"),
         ),
         Check(
-            id="waypoints", description="no waypoint hides callers", ask=_waypoints, reads=("namespaces", "services")
+            id="waypoints",
+            description="no waypoint hides callers from opted-in applications",
+            ask=_waypoints,
+            reads=("namespaces", "services"),
         ),
         Check(
             id="gateway-classes",
-            description="every class of Istio gateways is selected",
+            description="the default policy selects all of Istio's GatewayClasses",
             ask=_gateway_classes,
             reads=("gateway-classes", "policies"),
         ),

@@ -11,13 +11,13 @@ from webhook.rules.policy import Level as PodSecurityLevel
 def _nodes(evidence: Evidence) -> Finding:
     index = evidence.snapshot.nodes
     if not len(index):
-        return error("no node is known", "Every decision is nodes-unknown. Has the cluster nodes?")
+        return error("no node is known", "Every decision is nodes-unknown. Check that the cluster has nodes.")
     unsupported = index.everything ^ index.supported
     if not index.supported:
         name, node = index.example(unsupported)
         return warning(
             f"none of {len(index)} nodes supports TPROXY: {name} ({node.compatibility.rule})",
-            "Pods are left alone. See docs/policy.md for the rules of nodes, and for the header fallback.",
+            "No pods are patched. For node rules and the header fallback, see docs/policy.md.",
         )
     if unsupported:
         names = [
@@ -41,19 +41,19 @@ def _pod_security(evidence: Evidence) -> Finding:
     )
     if refusing:
         return warning(
-            f"opted in, but PodSecurity refuses NET_ADMIN: {few(refusing)}",
-            "Their pods are left alone (pod-security). Allow privileged there, or set fallback XForwardedFor.",
+            f"opted in, but PodSecurity rejects NET_ADMIN: {few(refusing)}",
+            "Their pods are not patched (pod-security). Allow privileged there, or set fallback XForwardedFor.",
         )
-    return ok("PodSecurity allows TPROXY in every namespace that is opted in")
+    return ok("PodSecurity allows TPROXY in all opted-in namespaces")
 
 
 GROUP: Final = Group(
     "nodes",
     (
-        Check(id="nodes", description="nodes that support TPROXY", ask=_nodes, reads=("nodes", "policies")),
+        Check(id="nodes", description="some nodes support TPROXY", ask=_nodes, reads=("nodes", "policies")),
         Check(
             id="pod-security",
-            description="PodSecurity allows NET_ADMIN where it is needed",
+            description="PodSecurity allows NET_ADMIN in opted-in namespaces",
             ask=_pod_security,
             reads=("namespaces", "policies"),
         ),

@@ -14,8 +14,8 @@ def _before_injectors(evidence: Evidence) -> Finding:
     if before:
         return error(
             f"{few(before)} is called before {wellknown.CONFIGURATION}",
-            "The API server calls configurations in the order of their names. Rename that injector's configuration, "
-            "for instance by reinstalling it under Istio's default names.",
+            "The API server calls configurations in the order of their names. Rename the injector's configuration, "
+            "for example by reinstalling it under Istio's default names.",
         )
     return ok(f"{wellknown.CONFIGURATION} is called before {few(names) or 'any injector'}")
 
@@ -47,13 +47,13 @@ def _others(evidence: Evidence) -> Finding:
     after = [name for name in others if name > wellknown.CONFIGURATION]
     if after:
         return warning(
-            f"called after us for pods: {few(after, 5)}",
+            f"called for pods after this webhook: {few(after, 5)}",
             "If one of them adds tolerations, node selectors or annotations, a decision may no longer fit the pod. "
-            "Compare with what client-ip scan says of running pods.",
+            "Compare with the running pods: client-ip scan",
         )
     # MutatingAdmissionPolicies run before every webhook.
     policies = [f"policy {metadata(each).get('name')}" for each in evidence.all("mutating-policies")]
-    return ok(f"no other webhook changes pods after us{_and_before([*policies, *others])}")
+    return ok(f"no other webhook changes pods after this one{_and_before([*policies, *others])}")
 
 
 def _and_before(others: list[str]) -> str:
@@ -67,11 +67,11 @@ def _excluded(evidence: Evidence) -> Finding:
     found = sorted(name for name, _ in evidence.opted_in() if name in excluded)
     if found:
         return warning(
-            f"opted in, but never asked about: {few(found)}",
-            "System namespaces, the webhook's own and webhook.excludedNamespaces are left alone. Take the label off, "
-            "or the namespace out of that value.",
+            f"opted in, but excluded: {few(found)}",
+            "The webhook is not called for system namespaces, its own namespace and webhook.excludedNamespaces. "
+            "Remove the label, or remove the namespace from that value.",
         )
-    return ok("every namespace that is opted in is asked about")
+    return ok("no opted-in namespace is excluded")
 
 
 def _not_in(selector: Mapping[str, Any]) -> Iterator[str]:
@@ -91,13 +91,13 @@ GROUP: Final = Group(
         ),
         Check(
             id="other-mutators",
-            description="nobody changes pods after the webhook",
+            description="no other webhook changes pods afterwards",
             ask=_others,
             reads=("configurations", "mutating-policies"),
         ),
         Check(
             id="opted-in-but-excluded",
-            description="no namespace is opted in and excluded at once",
+            description="no opted-in namespace is excluded",
             ask=_excluded,
             reads=("configurations", "namespaces"),
         ),

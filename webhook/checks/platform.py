@@ -17,36 +17,36 @@ def _labels(evidence: Evidence) -> set[str]:
 
 def _aks(evidence: Evidence) -> Finding:
     if "azure" not in _providers(evidence):
-        return skipped("no node of AKS")
-    return ok("AKS adds selectors of its own to webhook configurations; the webhook writes caBundle alone")
+        return skipped("the cluster is not on AKS")
+    return ok("AKS adds its own selectors to webhook configurations; the webhook writes only caBundle")
 
 
 def _autopilot(evidence: Evidence) -> Finding:
     if "gce" not in _providers(evidence) or "cloud.google.com/gke-provisioning" not in _labels(evidence):
-        return skipped("no node of GKE Autopilot is recognised")
-    return _says_level(evidence, "GKE Autopilot refuses NET_ADMIN unless the cluster allows it")
+        return skipped("the cluster is not recognized as GKE Autopilot")
+    return _says_level(evidence, "GKE Autopilot rejects NET_ADMIN unless the cluster allows it")
 
 
 def _openshift(evidence: Evidence) -> Finding:
     if not any(group.startswith("security.openshift.io/") for group in evidence.groups):
         return skipped("the cluster is not OpenShift")
-    return _says_level(evidence, "OpenShift's SecurityContextConstraints decide, and can't be read")
+    return _says_level(evidence, "OpenShift's SecurityContextConstraints apply, and the webhook cannot read them")
 
 
 def _says_level(evidence: Evidence, what: str) -> Finding:
     if evidence.snapshot.policies.default.default_level is PodSecurityLevel.PRIVILEGED:
         return warning(
             f"{what}, and the policy default assumes privileged",
-            "Say what holds in the policy default: podSecurity.defaultLevel (docs/operations.md).",
+            "Set podSecurity.defaultLevel in the policy default to the level that applies (docs/operations.md).",
         )
-    return ok(f"{what}; the policy default says {evidence.snapshot.policies.default.default_level.value}")
+    return ok(f"{what}; the policy default sets {evidence.snapshot.policies.default.default_level.value}")
 
 
 def _terway(evidence: Evidence) -> Finding:
     found = evidence.snapshot.network.terway
     if not found:
-        return skipped("no Terway found")
-    return ok(f"{found}: LoadBalancer Services with ENI backends need no Local")
+        return skipped("Terway was not found")
+    return ok(f"{found}: LoadBalancer Services with ENI backends do not need Local")
 
 
 GROUP: Final = Group(

@@ -15,7 +15,7 @@ def _accepted(evidence: Evidence) -> Finding:
     if f"{wellknown.GROUP}/v1alpha1" not in evidence.groups:
         return warning(
             "the CRD clientippolicies.client-ip.dev is not installed",
-            "The built-in policy holds. The chart installs the CRD (crds.install), or: client-ip render crd",
+            "The built-in policy applies. The chart installs the CRD (crds.install), or use: client-ip render crd",
         )
     policies = evidence.snapshot.policies
     refused = [
@@ -26,7 +26,10 @@ def _accepted(evidence: Evidence) -> Finding:
     ]
     invalid = [f"{policy.name}: {policy.invalid}" for policy in policies.ordered if policy.invalid]
     if refused or invalid:
-        return error(few(invalid or refused), "What they select is left alone. kubectl describe clientippolicy NAME")
+        return error(
+            few(invalid or refused),
+            "The objects that they select are not patched. See: kubectl describe clientippolicy NAME",
+        )
     ended = [
         f"{policy.name}/{each.name} ({each.owner})"
         for policy in policies.ordered
@@ -41,8 +44,8 @@ def _accepted(evidence: Evidence) -> Finding:
     ]
     if ended or ending:
         said = [*(f"{each} has ended" for each in ended), *(f"{each} ends soon" for each in ending)]
-        return warning(f"exceptions: {few(said)}", "Ask the owner: let it end and take it out, or move expires.")
-    return ok(f"{len(evidence.all('policies'))} policies beside the built-in one are accepted")
+        return warning(f"exceptions: {few(said)}", "Ask the owner: remove the exception, or change its field expires.")
+    return ok(f"{len(evidence.all('policies'))} policies are accepted, in addition to the built-in one")
 
 
 def _in_process(evidence: Evidence) -> Finding:
@@ -58,13 +61,13 @@ def _in_process(evidence: Evidence) -> Finding:
     ]
     if mistyped:
         return warning(
-            f"the API server finds expressions at fault in {few(mistyped)}",
+            f"the API server reports errors in the expressions of {few(mistyped)}",
             "kubectl get validatingadmissionpolicy NAME -o jsonpath={.status.typeChecking}",
         )
     if not ours:
         return warning(
-            "none of the ValidatingAdmissionPolicies of the chart is there",
-            "Our ServiceAccount may change all of its webhook configuration. Apply the chart, or deploy/install.yaml.",
+            "the chart's ValidatingAdmissionPolicies are not installed",
+            "The webhook's ServiceAccount can change more than caBundle. Apply the chart, or deploy/install.yaml.",
         )
     return ok(few(sorted(str(metadata(each).get("name")) for each in ours)))
 
@@ -72,7 +75,9 @@ def _in_process(evidence: Evidence) -> Finding:
 def _reports(evidence: Evidence) -> Finding:
     served = [name for group, name in REPORTS if group in evidence.groups]
     if not served:
-        return skipped("neither OpenReports nor PolicyReport is served; client-ip scan --write-reports writes none")
+        return skipped(
+            "neither OpenReports nor PolicyReport is installed; client-ip scan --write-reports writes no reports"
+        )
     return ok(f"client-ip scan --write-reports writes {served[0]}")
 
 
@@ -81,16 +86,16 @@ GROUP: Final = Group(
     (
         Check(
             id="policies-accepted",
-            description="policies are accepted, and no exception ends unseen",
+            description="policies are accepted, and no exception is about to end",
             ask=_accepted,
             reads=("policies",),
         ),
         Check(
             id="in-process",
-            description="the chart's ValidatingAdmissionPolicies are there and compile",
+            description="the chart's ValidatingAdmissionPolicies are installed and compile",
             ask=_in_process,
             reads=("admission-policies",),
         ),
-        Check(id="reports-api", description="reports can be written", ask=_reports),
+        Check(id="reports-api", description="the cluster has an API for reports", ask=_reports),
     ),
 )

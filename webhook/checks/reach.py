@@ -15,33 +15,33 @@ _DRY_RUN: Final = "does not support dry run"
 def _end_to_end(evidence: Evidence) -> Finding:
     probe = evidence.probe
     if probe is None:
-        return skipped("nothing is created from a bundle")
+        return skipped("not available for a bundle: it needs a cluster")
     if probe.pod is None:
         if probe.status == 0:
             return skipped(probe.message)
         if "client-ip.dev" in probe.message and "failed calling webhook" in probe.message:
             return error(
-                f"the API server refuses pods because our webhook can't be called: {probe.message[:200]}",
-                "failurePolicy is Fail somewhere: it must be Ignore. Apply the manifest again.",
+                f"the API server rejects pods because it cannot call the webhook: {probe.message[:200]}",
+                "A failurePolicy is Fail; it must be Ignore. Apply the manifest again.",
             )
-        who = "a webhook without dry run" if _DRY_RUN in probe.message else "somebody else"
-        return skipped(f"the test pod was refused by {who} ({probe.status}): {probe.message[:200]}")
+        who = "a webhook that does not support dry runs" if _DRY_RUN in probe.message else "another component"
+        return skipped(f"the test pod was rejected by {who} ({probe.status}): {probe.message[:200]}")
     if probe.method == "tproxy" and probe.mode == "TPROXY":
         return ok(
             f"a pod created in {probe.namespace} (dry run) gets the annotation, and its proxy runs in TPROXY mode"
         )
     if probe.method and probe.mode:
         return error(
-            f"our webhook marked the pod ({probe.method}), and its proxy runs in {probe.mode} mode",
-            "Another webhook changes the annotation after ours. See the check other-mutators.",
+            f"the webhook marked the pod ({probe.method}), but its proxy runs in {probe.mode} mode",
+            "Another webhook changes the annotation afterwards. See the check other-mutators.",
         )
     if probe.method:
         return error(
-            f"our webhook marked the pod ({probe.method}), but no sidecar was injected",
+            f"the webhook marked the pod ({probe.method}), but no sidecar was injected",
             "The sidecar injector was not called: see the check injectors-found and istiod's log.",
         )
     return error(
-        f"our webhook left no mark on a pod in {probe.namespace}"
+        f"the webhook did not mark a pod in {probe.namespace}"
         + (f", whose proxy runs in {probe.mode} mode" if probe.mode else ""),
         "\n".join(_why_not_reached(evidence)),
     )
@@ -53,14 +53,14 @@ def _why_not_reached(evidence: Evidence) -> Iterator[str]:
         return
     if probe.fail_open == 0:
         yield (
-            "The API server counts no failed call: it did not call the webhook, or called it after the injector. "
+            "The API server counted no failed call: it did not call the webhook, or called it after the injector. "
             "See the checks configuration-present and before-injectors."
         )
         return
     if probe.fail_open is None:
-        yield "The API server's metrics can't be read, so whether the call failed is not known."
+        yield "The API server's metrics cannot be read, so it is not known whether the call failed."
     if probe.seconds >= SLOW_SECONDS:
-        yield f"The create took {probe.seconds:.1f} s, as long as the timeout: packets are dropped on the way."
+        yield f"The create took {probe.seconds:.1f} s, as long as the timeout: packets are dropped."
         yield from platform_hints(evidence)
     else:
         yield (
@@ -76,18 +76,18 @@ def platform_hints(evidence: Evidence) -> Iterator[str]:
     agents = {metadata(each).get("name") for each in evidence.all("daemon-sets")}
     if "gce" in ids and port not in {443, 10250}:
         yield (
-            f"GKE: the control plane of a private cluster reaches nodes at 443 and 10250 alone, not at {port}. Set the "
-            f"chart's webhook.port: 10250, or allow it: gcloud compute firewall-rules create client-ip-webhook "
+            f"GKE: the control plane of a private cluster reaches nodes only on ports 443 and 10250, not {port}. Set "
+            f"the chart's webhook.port: 10250, or allow it: gcloud compute firewall-rules create client-ip-webhook "
             f"--network NETWORK --source-ranges CONTROL_PLANE_CIDR --allow tcp:{port}"
         )
     if "aws" in ids and agents & {"calico-node", "cilium"}:
-        yield "EKS with an overlay network: the control plane can't reach pods. Set the chart's hostNetwork: true."
+        yield "EKS with an overlay network: the control plane cannot reach pods. Set the chart's hostNetwork: true."
     elif "aws" in ids:
-        yield f"EKS: the nodes' security group must let the control plane's in at port {port}."
+        yield f"EKS: the nodes' security group must allow the control plane's security group on port {port}."
     if "azure" in ids:
-        yield f"AKS: the network security group of the nodes must let the control plane in at port {port}."
+        yield f"AKS: the nodes' network security group must allow the control plane on port {port}."
     if "konnectivity-agent" in agents:
-        yield "The control plane reaches pods through konnectivity-agent: kubectl get pods -n kube-system, and its log."
+        yield "The control plane reaches pods through konnectivity-agent. Check its pods and logs in kube-system."
     yield (
         "If the API server runs behind HTTP(S)_PROXY, its NO_PROXY must name .svc and the pods' addresses; a "
         "NetworkPolicy must let it in (see the check network-policy)."
@@ -111,10 +111,10 @@ def _network_policy(evidence: Evidence) -> Finding:
     if not selecting:
         return ok("no NetworkPolicy selects the webhook's pods")
     if any(_lets_in(each.get("spec") or {}, port) for each in selecting):
-        return ok(f"NetworkPolicies let callers in at port {port}")
+        return ok(f"the NetworkPolicies allow traffic on port {port}")
     names = ", ".join(str(metadata(each).get("name")) for each in selecting)
     return warning(
-        f"the NetworkPolicies {names} let nobody in at port {port} from everywhere",
+        f"the NetworkPolicies {names} do not allow all sources on port {port}",
         "The API server calls from outside the pod network, so a rule without `from` must allow the port.",
     )
 
@@ -137,10 +137,10 @@ def _lets_in(spec: Any, port: int) -> bool:
 GROUP: Final = Group(
     "reach",
     (
-        Check(id="end-to-end", description="a pod that is created now is patched and injected", ask=_end_to_end),
+        Check(id="end-to-end", description="a new pod is patched and injected", ask=_end_to_end),
         Check(
             id="network-policy",
-            description="no NetworkPolicy keeps the API server out",
+            description="no NetworkPolicy blocks the API server",
             ask=_network_policy,
             reads=("own-network-policies", "own-deployment"),
         ),

@@ -90,7 +90,7 @@ async def read_cluster(
             except NotFoundError:
                 objects[name] = []
             except KubeError as error:
-                unread[name] = f"no permission to {what.asked(namespaces)}: {str(error)[:200]}"
+                unread[name] = f"cannot {what.asked(namespaces)}: {str(error)[:200]}"
 
     await asyncio.gather(*(read(name, what) for name, what in READS.items()))
     snapshot = snapshot_of(objects, own_namespace)
@@ -159,7 +159,7 @@ def _certificates(objects: Mapping[str, list[Document]]) -> Certificates | None:
     reading = read_secret(found[0])
     leaf, signing = reading.state.leaf, reading.state.signing
     if leaf is None:
-        return Certificates(problem="; ".join(reading.problems)[:300] or "it holds no certificate")
+        return Certificates(problem="; ".join(reading.problems)[:300] or "it contains no certificate")
     certificate = leaf.certificate
     configuration = next(
         (each for each in objects.get("configurations", ()) if metadata(each).get("name") == wellknown.CONFIGURATION),
@@ -198,13 +198,13 @@ def _verifies(bundle: str, leaf: x509.Certificate) -> bool:
 async def _probe(cluster: Cluster, evidence: Evidence) -> Probe:
     candidates = [name for name, labels in evidence.opted_in() if labels.get(wellknown.PRESERVE) == "enabled"]
     if not candidates:
-        said = f"namespace {evidence.namespace}" if evidence.namespace else "no namespace"
-        return Probe(namespace="", message=f"{said} is opted in with {wellknown.PRESERVE}=enabled")
+        who = f"namespace {evidence.namespace} is not" if evidence.namespace else "no namespace is"
+        return Probe(namespace="", message=f"{who} opted in with {wellknown.PRESERVE}=enabled")
     found = _patchable(evidence, candidates)
     if found is None:
         return Probe(
             namespace=candidates[0],
-            message="the webhook would patch a plain pod in no namespace that is opted in: client-ip explain says why",
+            message="in no opted-in namespace would the webhook patch a plain pod; client-ip explain shows why",
         )
     namespace, document = found
     path = f"/api/v1/namespaces/{namespace}/pods"

@@ -112,7 +112,7 @@ def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_bundle_is_said(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.tgz"
     path.write_bytes(content)
-    with pytest.raises(BundleInvalid, match="no bundle of client-ip doctor"):
+    with pytest.raises(BundleInvalid, match="not a bundle of client-ip doctor"):
         read_bundle(path)
 
 

@@ -113,18 +113,18 @@ def pod(*, method: str = "", mode: str = "") -> dict[str, Any]:
         ({"pod": pod(method="tproxy", mode="TPROXY")}, Level.OK, "runs in TPROXY mode"),
         ({"pod": pod(method="tproxy", mode="REDIRECT")}, Level.ERROR, "runs in REDIRECT mode"),
         ({"pod": pod(method="tproxy")}, Level.ERROR, "no sidecar was injected"),
-        ({"pod": pod(mode="REDIRECT")}, Level.ERROR, "left no mark"),
-        ({"pod": pod()}, Level.ERROR, "left no mark"),
-        ({"status": 403, "message": "403: pods is forbidden"}, Level.SKIPPED, "refused by somebody else (403)"),
+        ({"pod": pod(mode="REDIRECT")}, Level.ERROR, "did not mark"),
+        ({"pod": pod()}, Level.ERROR, "did not mark"),
+        ({"status": 403, "message": "403: pods is forbidden"}, Level.SKIPPED, "rejected by another component (403)"),
         (
             {"status": 400, "message": '400: admission webhook "x" does not support dry run'},
             Level.SKIPPED,
-            "a webhook without dry run",
+            "a webhook that does not support dry runs",
         ),
         (
             {"status": 500, "message": '500: failed calling webhook "pods.namespace.client-ip.dev": refused'},
             Level.ERROR,
-            "refuses pods because our webhook",
+            "rejects pods because it cannot call the webhook",
         ),
         ({"message": "no namespace is opted in"}, Level.SKIPPED, "no namespace is opted in"),
     ],
@@ -138,10 +138,10 @@ def test_what_a_dry_run_shows(fields: dict[str, Any], level: Level, says: str) -
 @pytest.mark.parametrize(
     ("fields", "hint"),
     [
-        ({"fail_open": 0.0, "seconds": 0.01}, "counts no failed call"),
+        ({"fail_open": 0.0, "seconds": 0.01}, "counted no failed call"),
         ({"fail_open": 1.0, "seconds": 2.0}, "packets are dropped"),
         ({"fail_open": 1.0, "seconds": 0.01}, "the call was refused"),
-        ({"fail_open": None, "seconds": 2.0}, "can't be read"),
+        ({"fail_open": None, "seconds": 2.0}, "cannot be read"),
     ],
 )
 def test_why_the_webhook_was_not_reached(fields: dict[str, Any], hint: str) -> None:
