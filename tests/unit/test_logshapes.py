@@ -64,6 +64,27 @@ PREFIXES: dict[str, Callable[[str], str]] = {
     ),
     "Docker compose": lambda line: f"sidecar-1  | {line}",
     "journalctl": lambda line: f"Jan 02 03:04:05 node-1 istio-proxy[123]: {line}",
+    "journalctl -o short-precise": lambda line: f"Jan 02 03:04:05.123456 node-1 istio-proxy[123]: {line}",
+    "journalctl -o short-iso": lambda line: f"2026-01-02T03:04:05+0000 node-1 istio-proxy[123]: {line}",
+    "journalctl -o short-full": lambda line: f"Fri 2026-01-02 03:04:05 UTC node-1 istio-proxy[123]: {line}",
+    "journalctl -o short-unix": lambda line: f"1767323045.123456 node-1 istio-proxy[123]: {line}",
+    "journalctl -o short-monotonic": lambda line: f"[  123.456789] node-1 istio-proxy[123]: {line}",
+    "journalctl -o json": lambda line: json.dumps({"_PID": "1", "MESSAGE": line}),
+    "journalctl -o json, of bytes": lambda line: json.dumps({"_PID": "1", "MESSAGE": list(line.encode())}),
+    "syslog": lambda line: f"<13>Jan  2 03:04:05 node-1 docker/istio-proxy[123]: {line}",
+    "syslog of RFC 5424": lambda line: f'<165>1 2026-01-02T03:04:05Z node-1 istio-proxy 12 - [a@1 b="c"] {line}',
+    "rsyslog": lambda line: f"2026-01-02T03:04:05.123456+00:00 node-1 istio-proxy[123]: {line}",
+    "fluentd": lambda line: f"2026-01-02 03:04:05.000000000 +0000 kube.x: {json.dumps({'log': line})}",
+    "Grafana's text": lambda line: f"1767323045678\t2026-01-02T03:04:05.678Z\t{line}",
+    "a timestamp and a tab": lambda line: f"{TIME}\t{line}",
+    "a timestamp of Go's logger": lambda line: f"2026/01/02 03:04:05 {line}",
+    "aws logs tail": lambda line: f"2026-01-02T03:04:05.678000+00:00 kube-apps/{POD}_istio-proxy {line}",
+    "k9s": lambda line: f"{TIME}      {POD} istio-proxy {line}",
+    "argocd app logs": lambda line: f"{POD}: {line}",
+    "cat -n": lambda line: f"    12\t{line}",
+    "quoted": lambda line: f"> {line}",
+    "a level and a name": lambda line: f"INFO access {line}",
+    "a hyperlink": lambda line: f"\x1b]8;;http://grafana.example\x07{line}\x1b]8;;\x1b\\",
     "logcli": lambda line: f'{TIME} {{app="orders", pod="{POD}"}} {line}',
     "fluent-bit": lambda line: json.dumps({"date": 1.5, "log": line, "kubernetes": {"pod_name": POD}}),
     "fluent-bit, the line as CRI's parser leaves it": lambda line: json.dumps(
@@ -109,6 +130,106 @@ def test_an_entry_says_the_same_in_every_shape(shape: Callable[[str], str], line
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
 def test_an_entry_says_the_same_in_every_encoding(encode: Callable[[str], bytes], chunk: int) -> None:
     assert entries(encode(f"{TEXT}\n{JSON}\n{TEXT}"), chunk=chunk) == [parse(TEXT), parse(JSON), parse(TEXT)]
+
+
+DOCUMENTS: dict[str, Callable[[list[str]], object]] = {
+    "Loki's answer": lambda lines: {"data": {"result": [{"values": [[str(n), each] for n, each in enumerate(lines)]}]}},
+    "Grafana's export": lambda lines: [{"line": each, "timestamp": "1", "fields": {}} for each in lines],
+    "CloudWatch's events": lambda lines: {"events": [{"message": json.dumps({"log": each})} for each in lines]},
+    "OpenTelemetry": lambda lines: {"logRecords": [{"body": {"stringValue": each}} for each in lines]},
+    "Elasticsearch's answer": lambda lines: {"hits": {"hits": [{"_source": {"message": each}} for each in lines]}},
+    "Azure": lambda lines: [{"LogMessage": each, "PodName": POD} for each in lines],
+    "Elastic's schema": lambda lines: [{"message": "access", "event": {"original": each}} for each in lines],
+    "with a method and a path of its own": lambda lines: [
+        {"path": "/var", "method": "", "log": each} for each in lines
+    ],
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS.keys())
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("line", [TEXT, JSON], ids=["text", "JSON"])
+def test_entries_are_found_at_any_place_in_a_document(
+    document: Callable[[list[str]], object], indent: int | None, line: str
+) -> None:
+    found, reader = read(json.dumps(document([line, JSON, line]), indent=indent))
+    assert [each.entry for each in found] == [parse(line), parse(JSON), parse(line)]
+    assert reader.unread == 0
+
+
+def test_entries_are_found_in_a_document_that_is_too_long_to_be_kept() -> None:
+    document = {"events": [{"message": TEXT} for _ in range(MAX_ENTRY_LINES)]}
+    assert entries(json.dumps(document, indent=2)) == [parse(TEXT)] * MAX_ENTRY_LINES
+
+
+def test_fields_are_found_at_any_place_in_a_document() -> None:
+    fields = json.loads(JSON)
+    documents = [{"istio": fields}, {"level": "info", "access": {"log": fields}}, {"jsonPayload": fields}]
+    for indent in (None, 2):
+        assert entries("\n".join(json.dumps(each, indent=indent) for each in documents)) == [parse(JSON)] * 3
+
+
+def test_what_another_container_says_of_its_requests_is_no_entry() -> None:
+    own = '{"method":"GET","path":"/","duration":3}'
+    assert entries(f"[pod/{POD}/app] {own}\n[pod/{POD}/istio-proxy] {TEXT}") == [parse(TEXT)]
+    assert [None if each is None else each.method for each in entries(own)] == ["GET"]
+
+
+# --- Several entries on one line
+
+
+GOOD = TEXT.replace("127.0.0.6:", "10.88.0.30:")
+
+
+def verdicts(data: str) -> list[str]:
+    found = []
+    for each in entries(data):
+        finding = judge(each) if each is not None else None
+        found.append(finding.verdict.value if finding is not None else "not read")
+    return found
+
+
+@pytest.mark.parametrize("between", ["", " ", "  ", ", ", "\r", f" [pod/{POD}/istio-proxy] ", f" {TIME} "])
+def test_entries_in_the_text_format_on_one_line_are_read_apart(between: str) -> None:
+    """A caller's user agent may look like the next entry: what stands before the last one can't be preserved."""
+    assert verdicts(TEXT + between + TEXT) == ["lost", "lost"]
+    assert verdicts(TEXT + between + GOOD) == ["lost", "preserved"]
+    assert verdicts(GOOD + between + TEXT) == ["unknown", "lost"]
+    assert verdicts(GOOD + between + GOOD + between + GOOD) == ["unknown", "unknown", "preserved"]
+
+
+@pytest.mark.parametrize("between", ["", " ", ",", ", ", "\r"])
+def test_entries_in_json_on_one_line_are_read_apart(between: str) -> None:
+    good = JSON.replace("127.0.0.6:", "10.88.0.30:")
+    assert verdicts(JSON + between + good + between + JSON) == ["lost", "preserved", "lost"]
+    assert verdicts(f"[{good},{JSON}]") == ["preserved", "lost"]
+    assert verdicts(good + between + TEXT) == ["preserved", "lost"]
+
+
+def test_a_caller_who_writes_an_entry_into_its_own_proves_nothing() -> None:
+    agent = TEXT[TEXT.index('" "', TEXT.index("curl")) : TEXT.index(" 127.0.0.6:")]
+    forged = f"x{agent} 10.88.0.30:1 10.88.0.10:8080 10.88.0.30:1 - default {TEXT[: TEXT.index('curl')]}y"
+    line = TEXT.replace("curl", forged, 1)
+    assert "preserved" not in verdicts(line)
+    assert verdicts(line)[-1] == "lost"
+
+
+@pytest.mark.parametrize("line", [TEXT, JSON], ids=["text", "JSON"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_line_that_was_cut_off_anywhere_is_never_silent(line: str, end: str) -> None:
+    """But for a few characters that may be anything; and behind the last address nothing is missing."""
+    for length in range(6, len(line) - 40):
+        found, reader = read(f"{GOOD}\n{line[:length]}{end}")
+        assert reader.unread >= 1, line[:length]
+        assert [each.entry for each in found if each.entry is not None] == [parse(GOOD)]
+
+
+def test_a_compressed_log_that_ends_too_early_is_counted() -> None:
+    whole = gzip.compress(f"{TEXT}\n".encode() * 1000)
+    assert read(whole)[1].unread == 0
+    assert read(whole + b"\0" * 512)[1].unread == 0
+    for missing in (1, 4, 8, 9, 20):
+        assert read(whole[:-missing])[1].unread >= 1
 
 
 @pytest.mark.parametrize("shape", ["kubectl --prefix", "stern", "stern --output json", "fluent-bit"])
@@ -192,7 +313,6 @@ def test_a_brace_that_is_nothing_hides_no_request() -> None:
         "who knows what> " + TEXT,
         json.dumps({"peer": "127.0.0.6:1", "cluster": "inbound|8080||"}),
         json.dumps({"message": TEXT[:-40]}),
-        f"[{JSON},{JSON}]",
         f"{TIME} stdout P {TEXT}",
     ],
 )
@@ -359,6 +479,13 @@ HOSTILE = {
     "labels": "{" + 'a="b",' * (MAX_LINE // 6 - 1),
     "timestamps": f"{TIME} " * (MAX_LINE // (len(TIME) + 1)),
     "documents": '{"log":"' * (MAX_LINE // 8),
+    "beginnings": '[2026-01-02T03:04:05.678Z] "' * (MAX_LINE // 28),
+    "objects": "{}" * (MAX_LINE // 2),
+    "objects and brackets": "{}[" * (MAX_LINE // 3),
+    "lists": "[{}," * (MAX_LINE // 4),
+    "figures in a list": "[" + "1," * (MAX_LINE // 2 - 2) + "1]",
+    "texts in a list": "[" + '"GET /",' * (MAX_LINE // 8 - 2) + "1]",
+    "units": "a b/" * (MAX_LINE // 4),
 }
 
 

@@ -60,6 +60,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     response_code_details: str | None = None
     missing: tuple[str, ...] = ()
     """Fields that decide and that the log's own format leaves out."""
+    forgeable: bool = False
+    """More follows on its line, so that a caller may have written it into the next entry."""
 
     @property
     def inbound(self) -> bool:
@@ -106,10 +108,10 @@ def judge(entry: Entry, own: frozenset[IPAddress] = NO_OWN) -> Finding | None:
         return _REDIRECTED[peer]
     address = entry.downstream_remote_address
     remote = None if address is None else _host(address)
-    if cluster and peer == remote and _IPV4.fullmatch(peer):
+    if cluster and peer == remote and not entry.forgeable and _IPV4.fullmatch(peer):
         # What `_judge` would say, without reading the address: logs have as many as there are callers.
         return _preserved(peer)
-    return _judge(
+    found = _judge(
         peer=peer,
         cluster=cluster,
         remote=remote,
@@ -119,6 +121,10 @@ def judge(entry: Entry, own: frozenset[IPAddress] = NO_OWN) -> Finding | None:
         missing=entry.missing,
         own=own,
     )
+    if found is not None and entry.forgeable and found.verdict is Verdict.PRESERVED:
+        why = "another entry follows on its line, of which a caller may have written this part"
+        return Finding(verdict=Verdict.UNKNOWN, field=UPSTREAM, why=why, peer=found.peer, leaves_open=True)
+    return found
 
 
 @lru_cache(maxsize=4096)

@@ -15,20 +15,20 @@ https://github.com/istio/istio/blob/86c9f01fd735/pilot/pkg/model/telemetry_loggi
 import codecs
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from webhook.rules import wellknown
 from webhook.running.accesslog import Entry
+from webhook.running.prefixes import CONTINUED, KUBECTL, MAX_TIME, is_own_line, uncoloured, unprefixed
+from webhook.running.within import decoded, leaves, member, values
 
 MAX_LINE: Final = 256 << 10
 """Characters of a line. Envoy takes 60 KiB of request headers, of which its formats name a few."""
 MAX_ENTRY_LINES: Final = 200
 """Lines of one entry: Istio's JSON format has 25 keys, and few people add a hundred."""
-MAX_PREFIXES: Final = 6
-"""What may stand one behind the other before an entry: kubectl's, a timestamp, a runtime's, a shipper's."""
 MAX_SOURCES: Final = 1000
 """Pods of one stream of which an entry may be incomplete at the same time."""
 MAX_WRAPPED: Final = 2
@@ -63,6 +63,8 @@ class Lines:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._inflate: Any = None
         self._damaged = False
+        self._begun = False
+        """A compressed member has begun and not ended."""
         self._first = b""
         self._rest: list[str] = []
         self._length = 0
@@ -84,6 +86,8 @@ class Lines:
         yield from self._split(self._decode(b"", final=True))
         if self._too_long or self._length:
             yield self._take()
+        if self._begun and not self._damaged:
+            yield None  # it was cut off
 
     def _begin(self) -> bytes:
         """Look at the first bytes: which encoding, and whether compressed."""
@@ -99,11 +103,12 @@ class Lines:
             return
         try:
             while chunk and not self._damaged:
+                self._begun = True
                 yield from self._split(self._decode(self._inflate.decompress(chunk, MAX_INFLATED), final=False))
                 chunk = self._inflate.unconsumed_tail
                 if self._inflate.eof:  # rotated logs are often put together: one member follows the other
-                    chunk = self._inflate.unused_data
-                    self._inflate = zlib.decompressobj(wbits=31)
+                    chunk = self._inflate.unused_data.lstrip(b"\0")
+                    self._inflate, self._begun = zlib.decompressobj(wbits=31), False
         except zlib.error:
             self._damaged = True
             yield None  # what follows is not read
@@ -221,6 +226,7 @@ DOCKER: Final = frozenset({"log", "stream", "time", "attrs"})
 """The keys of Docker's json-file."""
 
 _full: Final = msgspec.json.Decoder(_Full)
+_FIELDS: Final = tuple(name for name in Entry.__struct_fields__ if name in KEYS)
 _TEXT: Final = re.compile(
     r'\[([^\]]{1,80}+)\] "([^" ]++) ([^" ]*+) [^" ]++" (\d{1,3}+) [^" ]++ ([^" ]++) [^"]*+"[^"]*+" '
     r'\d++ \d++ \d++ [^" ]++ "([^"]*+)" "[^"]*+" "[^"]*+" "[^"]*+" '
@@ -231,39 +237,10 @@ The whole line, where no caller wrote a quotation mark: then there is but one wa
 
 Every repetition ends where its own characters do, and gives none back: it costs what `str.find` would.
 """
-MAX_TIME: Final = 80
-"""Characters of a %START_TIME% in brackets."""
 _CODE: Final = re.compile(r'" (\d{1,3}) ')
-_COLOURS: Final = re.compile(r"\x1b\[[0-9;:?]{0,40}[@-~]")
-_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}"
-_TIME: Final = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_PREFIX: Final = re.compile(
-    rf"\[pod/(?P<pod>{_NAME})/(?P<container>{_NAME})\][ ]"  # kubectl logs --prefix
-    rf"|\[{_NAME}(?:[ /]{_NAME}){{0,3}}\][ ]"  # kubetail
-    rf"|{_TIME}[ ](?P<stream>stdout|stderr)[ ](?P<tag>[FP])(?::{_NAME}){{0,3}}[ ]"  # CRI
-    rf"|{_TIME}[ ]"  # kubectl logs --timestamps
-    rf"|\d\d-\d\d[ ]\d\d:\d\d:\d\d(?:\.\d{{1,9}})?[ ]"  # stern --timestamps=short
-    rf"|[A-Z][a-z]{{2}}[ ][ \d]\d[ ]\d\d:\d\d:\d\d[ ]{_NAME}[ ]{_NAME}(?:\[\d{{1,10}}\])?:[ ]"  # journalctl
-    rf"|\{{{_NAME}=\"[^\"]{{0,500}}\"(?:, ?{_NAME}=\"[^\"]{{0,500}}\"){{0,40}}\}}[ \t]"  # logcli
-    rf"|(?:{_NAME}[ ]{{1,60}}){{0,3}}{_NAME}[ ]{{0,60}}\|[ ]{{1,4}}"  # docker compose
-    rf"|{_NAME}/{_NAME}\[{_NAME}\]:[ ]"  # kail
-    r"|(?:[A-Za-z0-9_./-]{1,255}:){1,2}(?=\[2|\{)"  # grep -n, and grep in several files
-    rf"|(?P<stern>(?:{_NAME}[ ]{{1,4}}){{1,4}}?)(?=[\[{{]|\d{{4}}-\d\d-\d\dT|\d\d-\d\d[ ]\d\d:)",  # stern
-)
-_KUBECTL: Final = re.compile(
-    r"(?:\[pod/(?P<pod>[^/\] ]{1,253}+)/(?P<container>[^/\] ]{1,253}+)\] )?(?:\d[^ \t]{17,40}+ )?(?=\[2|\{)"
-)
-"""What kubectl puts before most lines, in one step; what is between must be an entry all the same."""
-_CONTINUED: Final = re.compile(rf"(?P<pod>{_NAME})[ ]{{1,4}}(?P<container>{_NAME})[ ]{{1,60}}(?=[\"}}\]])")
-"""stern's prefix before a line in the middle of an entry."""
-_OWN_LINES: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT[\d:.]{8,20}(?:Z|[+-]\d\d:\d\d)\t"  # pilot-agent's, and Envoy's through it
-    r"|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d "  # of Go's own logger
-    r"|\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,9}\]\[\d{1,10}\]\["  # Envoy's
-)
-"""What the container says of itself."""
 _LIKE_REQUEST: Final = re.compile(
     r'^\[[^\]]{1,40}\] "'
+    r"|^\[\d{4}-\d\d-\d\dT|^\[\d{4}[-\dT:.Z]{0,36}$"  # cut off in its time
     r'|HTTP/[0-3](?:\.[0-9])?[" ]'
     r"|\b(?:in|out)bound(?:-vip)?\|"
     r"|PassthroughCluster|BlackHoleCluster"
@@ -283,7 +260,7 @@ def _from_json(text: str) -> Entry | None:
     try:
         found = _full.decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        value = _decoded(text)
+        value = decoded(text)
         return _from_fields(value) if isinstance(value, dict) else None
     return Entry(
         upstream_cluster=_said(found.upstream_cluster),
@@ -300,19 +277,14 @@ def _from_json(text: str) -> Entry | None:
     )
 
 
-def _decoded(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-
-
 def _from_fields(value: Mapping[str, Any]) -> Entry | None:
     """Return the entry that an object of any format tells, with what its format leaves out."""
     told = {_BY_LETTERS.get(key.replace("_", "").replace("-", "").lower(), ""): each for key, each in value.items()}
     if len(told.keys() & KEYS) < 2 and "upstream_local_address" not in told:
         return None
-    fields: dict[str, Any] = {name: _said(told.get(name)) for name in Entry.__struct_fields__ if name != "missing"}
+    if told.keys().isdisjoint(DECIDING) and not value.keys().isdisjoint(WRAPPERS):
+        return None  # a document around an entry, which has a method or a path of its own
+    fields: dict[str, Any] = {name: _said(told.get(name)) for name in _FIELDS}
     return Entry(**fields, missing=tuple(name for name in DECIDING if name not in told))
 
 
@@ -351,6 +323,8 @@ def _from_quoting_text(text: str) -> Entry | None:
     begun = text.find("]", 1, MAX_TIME)
     if begun < 0 or not text.startswith("[") or not text.startswith('] "', begun):
         return None
+    if _BEGINNING.search(text, begun):
+        return None  # more than one entry, as it looks: `_apart`
     head, *tail = text.rsplit(" ", 6)
     code = _CODE.search(text, begun + 3)
     quoted = head.rfind(' "', 0, -1)
@@ -384,6 +358,23 @@ def _from_quoting_text(text: str) -> Entry | None:
     )
 
 
+_BEGINNING: Final = re.compile(r'\[\d{4}-\d\d-\d\dT[^\]" ]{4,40}+\] "')
+_BEHIND: Final = re.compile(r"[\s,]*(?:\[pod/[^\] ]{1,520}\] )?(?:\d{4}-\d\d-\d\dT[^ \"]{4,40} )?[\s,]*$")
+
+
+def _apart(text: str) -> list[str]:
+    """
+    Return the entries that *text*, one line, is made of: in a format without a line feed at its end, or put together.
+
+    The prefix of the next entry is no part of the one before.
+    """
+    starts = [found.start() for found in _BEGINNING.finditer(text)]
+    if len(starts) < 2 or starts[0]:
+        return [text]
+    pieces = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [piece[: _BEHIND.search(piece, max(0, len(piece) - 600)).start()] for piece in pieces]  # type: ignore[union-attr]  # it finds the end
+
+
 def _forwarded(text: str, start: int) -> str | None:
     """
     Return X-Forwarded-For, which nothing depends on.
@@ -399,32 +390,6 @@ def _forwarded(text: str, start: int) -> str | None:
     return _said(text[begun + 2 : ended])
 
 
-def _unprefixed(text: str) -> tuple[str, str, str, str]:
-    """Return pod, container, the CRI's stream and tag (`stdout P`), and what follows the prefixes."""
-    pod = container = tag = ""
-    for _ in range(MAX_PREFIXES):
-        if text.startswith("["):
-            if text.startswith('] "', text.find("]", 1, MAX_TIME)):
-                break
-        elif text[:1] in "\ufeff ":
-            text = text.lstrip("\ufeff ")
-        elif _OWN_LINES.match(text):
-            break
-        found = _PREFIX.match(text)
-        if found is None:
-            break
-        text = text[found.end() :]
-        kind = found.lastgroup
-        if kind == "container":
-            pod, container = found.group("pod", "container")
-        elif kind == "tag":
-            tag = " ".join(found.group("stream", "tag"))
-        elif kind == "stern":
-            words = found["stern"].split()
-            pod, container = (words[-2], words[-1]) if len(words) > 1 else (words[0], container)
-    return pod, container, tag, text
-
-
 # --- Lines to entries
 
 
@@ -438,6 +403,8 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
     container: str = ""
     partial: bool = False
     """The inner line goes on in the next one."""
+    value: Any = None
+    """The document."""
 
 
 class _Open:
@@ -504,26 +471,25 @@ class Reader:
                 elif text[:2] == "[2":
                     entry = _from_text(text)
                 else:
-                    found = _KUBECTL.match(text)
+                    found = KUBECTL.match(text)
                     if found is not None:
                         pod = found["pod"] or ""
                         entry = parse(text[found.end() :])
-                if entry is not None:
+                if entry is not None and not entry.missing:
                     self.entries += 1
                     yield Read(line=self.lines, pod=pod, entry=entry)
                     continue
-            if "\x1b" in text:
-                text = _COLOURS.sub("", text)
-            pod, container, tag, text = _unprefixed(text)
-            continued = _CONTINUED.match(text) if self._open else None
+            text = uncoloured(text)
+            pod, container, tag, text = unprefixed(text)
+            continued = CONTINUED.match(text) if self._open else None
             if continued is not None:
                 pod, container = continued.group("pod", "container")
                 text = text[continued.end() :]
             if tag:  # of a part the last space counts
-                *_, text = _unprefixed(_COLOURS.sub("", line.lstrip()).rstrip("\r"))
+                *_, text = unprefixed(uncoloured(line.lstrip()).rstrip("\r"))
             if not tag and not self._open and text[:1] in {"[", "{"}:
                 entry = parse(text)
-                if entry is not None:
+                if entry is not None and not entry.missing:
                     self.entries += 1
                     yield Read(line=self.lines, pod=pod, entry=entry)
                     continue
@@ -569,18 +535,72 @@ class Reader:
                 if opened is not None:  # what was begun never ended
                     del self._open[pod]
                     yield from self._torn(opened, pod)
-                self.entries += 1
-                yield Read(line=number, pod=whole.pod, entry=whole.entry)
+                if not _is_anothers(whole.entry, whole.container):
+                    self.entries += 1
+                    yield Read(line=number, pod=whole.pod, entry=whole.entry)
                 return
             if whole.inner and wrapped < MAX_WRAPPED:
-                yield from self._inner(number, whole, wrapped + 1)
+                told = whole.pod in self._open or whole.partial or _is_line(whole)
+                if told or not (yield from self._within(number, whole.pod, whole.container, whole.value)):
+                    yield from self._inner(number, whole, wrapped + 1)
+                return
+            if (yield from self._several(number, whole.pod, whole.container, text)):
                 return
         if opened is None and text[:1] == "{" and len(self._open) < MAX_SOURCES and (_depth(text) or 0) > 0:
             opened = self._open[pod] = _Open(number)
         if opened is not None:
             yield from self._continue(number, pod, opened, text)
             return
-        yield from self._no_entry(number, pod, container, text)
+        line = member(text) if text.startswith('"') else None
+        if line is None or not (yield from self._within(number, pod, container, line)):
+            yield from self._no_entry(number, pod, container, text)
+
+    def _several(self, number: int, pod: str, container: str, text: str) -> Generator[Read, None, bool]:
+        """Read a line that holds more than one entry, or one at a place that only its tool knows; say if it does."""
+        pieces = _apart(text)
+        if len(pieces) > 1:
+            yield from self._pieces(number, pod, container, pieces)
+            return True
+        documents, rest = values(text)
+        found = False
+        for each in documents:
+            found = (yield from self._within(number, pod, container, each)) or found
+        if found and rest:
+            yield from self._pieces(number, pod, container, _apart(rest))
+        return found
+
+    def _pieces(self, number: int, pod: str, container: str, pieces: Sequence[str]) -> Iterator[Read]:
+        """
+        Read entries in the text format that stand one behind the other.
+
+        What callers write is not escaped there: all but the last may be of a caller's making.
+        """
+        for count, piece in enumerate(pieces, start=1):
+            entry = _from_text(piece)
+            if entry is None:
+                yield from self._no_entry(number, pod, container, piece)
+                continue
+            self.entries += 1
+            if count < len(pieces):
+                entry = msgspec.structs.replace(entry, forgeable=True)
+            yield Read(line=number, pod=pod, entry=entry)
+
+    def _within(self, number: int, pod: str, container: str, value: Any) -> Generator[Read, None, bool]:
+        """Read the entries at any place in a document, and say whether there are any, or what looks like one."""
+        found = False
+        for each in leaves(value, _is_entry):
+            entry = _from_fields(each) if isinstance(each, Mapping) else None
+            if entry is not None:
+                if not _is_anothers(entry, container):
+                    found = True
+                    self.entries += 1
+                    yield Read(line=number, pod=pod, entry=entry)
+            elif isinstance(each, str):
+                _, _, _, text = unprefixed(uncoloured(each).strip())
+                if _from_text(text) is not None or looks_like_request(text):
+                    found = True
+                    yield from self._pieces(number, pod, container, _apart(text))
+        return found
 
     def _inner(self, number: int, around: _Line, wrapped: int) -> Iterator[Read]:
         """Read the line that a document holds."""
@@ -588,9 +608,7 @@ class Reader:
         if joined is None:
             return
         number, inner = joined
-        if "\x1b" in inner:
-            inner = _COLOURS.sub("", inner)
-        pod, container, _, text = _unprefixed(inner.strip())
+        pod, container, _, text = unprefixed(uncoloured(inner).strip())
         yield from self._message(number, pod or around.pod, container or around.container, text, wrapped)
 
     def _continue(self, number: int, pod: str, opened: _Open, text: str) -> Iterator[Read]:
@@ -600,11 +618,9 @@ class Reader:
         del self._open[pod]
         if not torn:
             whole = "\n".join(line for _, line in opened.lines)
-            value = _decoded(whole.rstrip(","))
-            entry = _from_fields(value) if isinstance(value, dict) else None
-            if entry is not None:
-                self.entries += 1
-                yield Read(line=opened.number, pod=pod, entry=entry)
+            value = decoded(whole.rstrip(","))
+            around = _named(value, pod, "") if isinstance(value, dict) else (pod, "")
+            if value is not None and (yield from self._within(opened.number, *around, value)):
                 return
         yield from self._torn(opened, pod)
 
@@ -615,7 +631,9 @@ class Reader:
             if entry is not None:
                 self.entries += 1
                 yield Read(line=number, pod=pod, entry=entry)
-            else:
+                continue
+            line = member(text) if whole else None
+            if line is None or not (yield from self._within(number, pod, "", line)):
                 yield from self._no_entry(number, pod, "", text)
 
     def _no_entry(self, number: int, pod: str, container: str, text: str) -> Iterator[Read]:
@@ -631,7 +649,7 @@ def _whole(text: str, pod: str, container: str = "") -> _Line:
     if not text.startswith("{"):
         return _Line(_from_text(text), "", pod, container)
     entry = _from_json(text)
-    value = None if entry is not None else _decoded(text.rstrip(","))
+    value = None if entry is not None else decoded(text.rstrip(","))
     if not isinstance(value, dict):
         return _Line(entry, "", pod, container)
     return _document(value, *_named(value, pod, container), depth=1)
@@ -648,7 +666,7 @@ def _document(value: Mapping[str, Any], pod: str, container: str, *, depth: int)
             if found is not None and (found.entry is not None or found.inner):
                 return found
         elif isinstance(inner, str) and inner:
-            return _Line(None, inner, pod, container, partial=_goes_on(value, inner))
+            return _Line(None, inner, pod, container, partial=_goes_on(value, inner), value=value)
     return _Line(_from_fields(value), "", pod, container)
 
 
@@ -659,19 +677,41 @@ def _goes_on(value: Mapping[str, Any], inner: str) -> bool:
     return "P" in {value.get("logtag"), value.get("_p")}
 
 
+def _is_line(around: _Line) -> bool:
+    """Return whether a document's inner line is its container's, as it looks: a runtime's, or one that may be read."""
+    if around.value.keys() <= DOCKER or not around.value.keys().isdisjoint({"logtag", "_p"}):
+        return True
+    return around.inner.lstrip()[:1] in {"{", "["} or looks_like_request(around.inner)
+
+
 def _named(value: Mapping[str, Any], pod: str, container: str) -> tuple[str, str]:
     """Return the pod and container that stern or a shipper (`kubernetes`) names beside the line."""
     kubernetes = value.get("kubernetes")
     beside = kubernetes if isinstance(kubernetes, dict) else {}
-    told = (value.get("podName") or beside.get("pod_name"), value.get("containerName") or beside.get("container_name"))
-    named = [each if isinstance(each, str) else "" for each in told]
-    return named[0] or pod, named[1] or container
+    told = []
+    for what in ("pod", "container"):
+        below = beside.get(what)
+        name = below.get("name") if isinstance(below, dict) else None
+        candidates = (value.get(f"{what}Name"), beside.get(f"{what}_name"), name, value.get(what))
+        told.append(next((each for each in candidates if isinstance(each, str) and each), ""))
+    return uncoloured(told[0]) or pod, uncoloured(told[1]) or container
+
+
+def _is_entry(value: Mapping[str, Any]) -> bool:
+    return _from_fields(value) is not None
+
+
+def _is_anothers(entry: Entry, container: str) -> bool:
+    """Return whether an entry is another container's own: it has none of the fields that decide."""
+    return container not in {"", wellknown.PROXY_CONTAINER} and len(entry.missing) == len(DECIDING)
 
 
 def looks_like_request(text: str) -> bool:
     """Return whether a line that is no entry may tell of a request all the same: of another format, or cut off."""
-    if _OWN_LINES.match(text):
+    if is_own_line(text):
         return False
     if _LIKE_REQUEST.search(text):
         return True
+    if text.startswith('{"') and decoded(text.rstrip(",")) is None:
+        return True  # cut off before it says what it is
     return sum(1 for _, _ in zip(_SOCKET.finditer(text), range(2), strict=False)) == 2
