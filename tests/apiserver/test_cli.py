@@ -64,10 +64,10 @@ def test_explain_sets_the_template_beside_what_runs(control_plane: ControlPlane,
     for name in ("deployment/web", "deploy/web", "pod/web-1", "po/web-1"):
         printed = run("explain", *options, name).stdout
         assert "→ 12. then TPROXY" in printed
-        assert "its pods are stored so:" in printed
+        assert "its pods are stored as:" in printed
         assert "+    sidecar.istio.io/interceptionMode: TPROXY" in printed
         assert "web-1" in printed
-        assert "its proxy runs in REDIRECT mode: it sees 127.0.0.6" in printed
+        assert "its proxy runs in REDIRECT mode: the application sees 127.0.0.6" in printed
         assert "rollout restart" in printed
     (element,) = json.loads(run("explain", *options, "-o", "json", "deploy/web").stdout)
     assert element["reason"] == "tproxy"

@@ -223,7 +223,7 @@ def test_what_others_wrote_is_never_touched(control_plane: ControlPlane, api: Ap
     written = publish(control_plane, kind, [row(where, "web")], where)
     assert (written.created, written.updated, written.pruned) == (0, 0, 0)
     assert len(written.failed) == 1
-    assert f"{where}/client-ip: somebody else wrote it" in written.failed[0]
+    assert f"{where}/client-ip: another client wrote it" in written.failed[0]
     assert {**stored(api, kind, where), "elsewhere": stored(api, kind, elsewhere)[NAME]} == before
 
 

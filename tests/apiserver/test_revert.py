@@ -73,7 +73,7 @@ def test_what_undoes_it_is_printed_and_nothing_is_changed(control_plane: Control
         f"kubectl patch service ours -n {out} --type merge -p '{written}'",
         "# Pods keep their mode until they are recreated. After you have opted out, run:",
         f"kubectl rollout restart deployment/web -n {out}  # 3 pods",
-        f"# Pod {out}/bare (1 pod): delete the pods or make it anew",
+        f"# Pod {out}/bare (1 pod): delete the pods, or create it again",
     ]
     assert policy(api, out) == ("Local", {METHOD: "local"})
 

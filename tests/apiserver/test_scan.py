@@ -190,7 +190,7 @@ def test_what_may_not_be_read_is_named(control_plane: ControlPlane, facts: Api, 
     assert shop not in unreadable
     assert [row["name"] for row in found["rows"]] == ["web"]
     done = run("scan", "--kubeconfig", str(kubeconfig), "-n", other, code=2)
-    assert "no pods may be read" in done.stderr
+    assert "no pods can be read" in done.stderr
     done = run("scan", "--kubeconfig", str(kubeconfig), "-n", shop, "-n", other)
     assert f"not read: {other}: 403" in done.stderr
 
@@ -216,7 +216,7 @@ def test_who_else_writes_a_gateway_is_named(control_plane: ControlPlane, facts: 
     assert (row["advice"], row["reason"], row["now"]["outcome"]) == ("restart", "local", "lost")
     names = {(each["name"], each["operation"]) for each in row["gateway"]["managers"]}
     assert ("argocd-controller", "Apply") in names
-    assert any("by server-side apply, and will again" in warning for warning in row["gateway"]["warnings"])
+    assert any("by server-side apply, and will set it again" in warning for warning in row["gateway"]["warnings"])
 
 
 def test_it_says_who_looked(control_plane: ControlPlane, facts: Api, shop: str) -> None:
@@ -263,4 +263,4 @@ def test_a_cluster_that_does_not_answer_is_no_verdict(tmp_path: Path) -> None:
     }
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(config))
-    assert "the cluster can't be read" in run("scan", "--kubeconfig", str(path), code=2).stderr
+    assert "the cluster cannot be read" in run("scan", "--kubeconfig", str(path), code=2).stderr

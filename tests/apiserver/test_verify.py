@@ -255,7 +255,7 @@ def test_a_pod_whose_log_was_not_read_keeps_the_proof_open(shop: Shop) -> None:
         f"{shop.name}/reviews-2 was not read: its istio-proxy has not started (ImagePullBackOff)",
         f"{shop.name}/reviews-3 was not read: it has no container istio-proxy",
     ]
-    assert said[2].startswith(f"{shop.name}/reviews-4 was not read to its end: 404: ")
+    assert said[2].startswith(f"{shop.name}/reviews-4 was not read completely: 404: ")
 
 
 def test_a_kubelet_that_does_not_answer_is_named(shop: Shop) -> None:
@@ -270,7 +270,7 @@ def test_a_kubelet_that_does_not_answer_is_named(shop: Shop) -> None:
         shop.api.patch_status("v1", "Pod", "reviews-1", {"phase": "Running"}, namespace=shop.name)
         said = shop.verify("pod/reviews-1", code=1).stderr
         away.delete("v1", "Node", "verify-away")
-    assert f"{shop.name}/reviews-1 was not read to its end: " in said
+    assert f"{shop.name}/reviews-1 was not read completely: " in said
     assert "connection refused" in said
 
 
@@ -330,8 +330,8 @@ def test_the_contexts_namespace_is_the_default(shop: Shop, tmp_path: Path) -> No
     ("name", "said"),
     [
         ("deploy/missing", "no Deployment missing in namespace"),
-        ("pod/reviews/log", "pod/reviews/log: KIND/NAME has one slash"),
-        ("svc/nobody", "Service nobody has no selector: it makes no pods"),
+        ("pod/reviews/log", "pod/reviews/log: KIND/NAME must have exactly one slash"),
+        ("svc/nobody", "Service nobody has no selector, so it has no pods"),
         ("deploy/reviews", "Deployment reviews in namespace"),
     ],
 )

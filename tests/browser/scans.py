@@ -106,7 +106,7 @@ def gateway() -> Row:
         after=local,
         since=NOW,
         restart=restart_command("Service", "istio-ingress", name),
-        gateway=Gateway(warnings=["no pod in zone-c: a load balancer's address there has nowhere to send traffic to"]),
+        gateway=Gateway(warnings=["no pod in zone-c: a load balancer's address in such a zone has no target"]),
     )
 
 

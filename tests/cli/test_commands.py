@@ -18,7 +18,7 @@ def test_explain_answers_every_question_in_order() -> None:
     assert re.search(r"→ \d+\. do all feasible nodes support TPROXY\?\n +mixed-nodes: ", printed)
     after = printed.partition("do all feasible nodes support TPROXY?")[2]
     assert "✓" not in after
-    assert "then TPROXY (not asked: it is decided)" in after
+    assert "then TPROXY (not evaluated: already decided)" in after
     assert "webhook namespace.sidecar-injector.istio.io of istio-sidecar-injector selects the pod" in printed
     assert "rule centos" in printed
 

@@ -75,7 +75,7 @@ def test_a_baseline_says_what_is_resolved_and_what_cannot_be_compared(dump: Path
     state = ("--state", CLUSTER, "--state", str(less), "--baseline", str(before), *NOW)
     printed = run("scan", *state, "--fail-on", "new").stdout
     assert "since 2026-06-01 12:00 UTC: 1 unchanged, 1 resolved\n" in printed
-    assert "No more, or not comparable (1)\n  resolved: shop deployment/web: already-injected\n" in printed
+    assert "Resolved, or not comparable (1)\n  resolved: shop deployment/web: already-injected\n" in printed
     # A scan of another namespace says nothing of shop.
     printed = run("scan", *state, "-n", "plain", "--fail-on", "new").stdout
     assert "since 2026-06-01 12:00 UTC: 2 not comparable\n" in printed
@@ -85,7 +85,7 @@ def test_a_baseline_says_what_is_resolved_and_what_cannot_be_compared(dump: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nonsense", "not what client-ip scan -o json prints"),
+        ("nonsense", "not the output of client-ip scan -o json"),
         ("{}", "format: must be client-ip-scan/v1"),
         ('{"format": "client-ip-scan/v9"}', "format: must be client-ip-scan/v1"),
         ('{"format": "client-ip-scan/v1", "rows": [{"name": 1}]}', "rows[0].name: Expected `str`, got `int`"),

@@ -174,7 +174,7 @@ def test_it_reads_kubeconfigs_with_what_is_left_of_the_client(
     with Container(root, image["config"], arguments, state=state, log=tmp_path / "log") as container:
         assert container.process.wait(60) == 1
         said = container.log.read_text()
-    assert "the cluster can't be read" in said
+    assert "the cluster cannot be read" in said
     assert "127.0.0.1:1" in said
     assert "Traceback" not in said
 

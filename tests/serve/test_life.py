@@ -133,5 +133,5 @@ def test_an_address_in_use_is_said(tmp_path: Path, cluster: str) -> None:
             check=False,
         )
     assert ended.returncode == 1
-    assert "can't listen" in ended.stderr
+    assert "cannot listen" in ended.stderr
     assert "Traceback" not in ended.stderr

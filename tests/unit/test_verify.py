@@ -43,8 +43,8 @@ def test_bytes_that_are_no_text_end_nothing() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "nothing proved: no access log among 0 lines"),
-        (b"2026-11-23T14:43:02Z\tinfo\tready\n", "nothing proved: no access log among 1 lines"),
+        (b"", "nothing proved: no access log in 0 lines"),
+        (b"2026-11-23T14:43:02Z\tinfo\tready\n", "nothing proved: no access log in 1 lines"),
         ((LOGS / "gateway.text.log").read_bytes(), "nothing proved: none of the 3 requests in the log is inbound"),
     ],
     ids=["empty", "only the agent's own lines", "a gateway"],
@@ -75,7 +75,7 @@ def test_an_annotation_that_lies_is_told_and_ends_with_one() -> None:
     result = verify("--pod", "-", LOGS / "tproxy.json.log", stdin=lying.encode())
     assert result.return_value == 1
     assert result.stdout.splitlines()[1] == (
-        "! annotation sidecar.istio.io/interceptionMode=TPROXY came after the injection: it lies"
+        "! annotation sidecar.istio.io/interceptionMode=TPROXY was added after injection, and does not match the proxy"
     )
 
 
@@ -84,7 +84,7 @@ def test_a_pod_without_a_sidecar_is_told() -> None:
         b'{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "b"}, "spec": {"containers": []}}'
     )
     result = verify("--pod", "-", LOGS / "tproxy.json.log", stdin=pod)
-    assert result.stdout.splitlines()[0] == "b/a: injected mode not said (no istio-proxy was injected)"
+    assert result.stdout.splitlines()[0] == "b/a: injected mode unknown (no istio-proxy was injected)"
 
 
 def test_json_names_field_and_reason_of_each_request() -> None:
@@ -97,7 +97,7 @@ def test_json_names_field_and_reason_of_each_request() -> None:
         "line": 6,
         "verdict": "lost",
         "field": "upstream_local_address",
-        "why": "127.0.0.6 is where REDIRECT dials every application from",
+        "why": "127.0.0.6 is the source address of every connection in REDIRECT mode",
         "peer": "127.0.0.6",
         "method": "GET",
         "path": "/",

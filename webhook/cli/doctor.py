@@ -179,8 +179,8 @@ def _print(groups: list[CheckedGroup], *, short: bool) -> None:
     counts = {level: sum(each.finding.level is level for group in groups for each in group.checked) for level in Level}
     say(
         out,
-        f"{sum(counts.values())} checks: {counts[Level.OK]} ok, {counts[Level.WARNING]} to look at, "
-        f"{counts[Level.ERROR]} wrong, {counts[Level.SKIPPED]} skipped",
+        f"{sum(counts.values())} checks: {counts[Level.OK]} passed, {counts[Level.WARNING]} warnings, "
+        f"{counts[Level.ERROR]} failed, {counts[Level.SKIPPED]} skipped",
     )
 
 

@@ -46,7 +46,7 @@ def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: dat
     if patch:
         it = "its pods are" if subject.template else "it is"
         would = "its pods would be" if subject.template else "it would be"
-        changes = end.add(f"{it} stored so:" if decision.patch else f"without audit {would} stored so:")
+        changes = end.add(f"{it} stored as:" if decision.patch else f"without audit mode, {would} stored as:")
         for line in difference(subject.manifest, patched(subject.manifest, patch)):
             changes.add(styled(line, "green" if line.startswith("+") else "red" if line.startswith("-") else ""))
     for remark in (*decision.warnings, *remarks(subject, decision)):
@@ -57,7 +57,7 @@ def print_explained(out: Console, subject: Subject, snapshot: Snapshot, now: dat
 
 def _add_question(root: Branch, number: int, each: Explained, decision: Decision) -> None:
     if not each.asked:
-        root.add(styled(f"· {number}. {each.question} (not asked: it is decided)", "bright_black"))
+        root.add(styled(f"· {number}. {each.question} (not evaluated: already decided)", "bright_black"))
     elif each.answer is None:
         root.add(Text.assemble(("✓", "green"), f" {number}. {each.question}")).add(each.fact)
     else:

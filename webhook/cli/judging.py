@@ -67,9 +67,9 @@ def injected(document: dict[str, Any]) -> PodMode:
     asked = own_choice(pod.metadata.annotations or {})
     contradiction = None
     if asked is not None and told.mode and asked.mode not in {"", told.mode}:
-        contradiction = f"{asked.fact} came after the injection: it lies"
+        contradiction = f"{asked.fact} was added after injection, and does not match the proxy"
     elif not told.agreed:
-        contradiction = f"{told.fact}: what it says of its mode does not agree"
+        contradiction = f"{told.fact}: its settings for the mode do not agree"
     return PodMode(pod=name, mode=told.mode or None, fact=told.fact, contradiction=contradiction)
 
 

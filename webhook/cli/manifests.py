@@ -189,13 +189,13 @@ def _lacking(snapshot: Snapshot, subjects: Sequence[Subject]) -> Iterator[str]:
         return
     pods = any(not isinstance(each.request.object, Service) for each in subjects)
     if not snapshot.namespaces:
-        yield "--state holds no Namespace: nothing is known of who opted in (add kubectl get namespaces -o yaml)"
+        yield "--state has no Namespace, so it is not known who opted in (add kubectl get namespaces -o yaml)"
     if pods and not snapshot.nodes.everything:
-        yield "--state holds no Node: nothing is known of where pods may run (add kubectl get nodes -o yaml)"
+        yield "--state has no Node, so it is not known where pods can run (add kubectl get nodes -o yaml)"
     if pods and not snapshot.mesh.injectors:
         yield (
-            "--state holds no sidecar injector's MutatingWebhookConfiguration: nothing is known of injection "
-            "(add kubectl get mutatingwebhookconfigurations -o yaml)"
+            "--state has no MutatingWebhookConfiguration of a sidecar injector, so it is not known which pods get a "
+            "sidecar (add kubectl get mutatingwebhookconfigurations -o yaml)"
         )
 
 
@@ -236,7 +236,7 @@ def _subjects(
                 pod, excess = decode_reviewed(each.as_pod())
             except FactError as error:
                 # Its own API says what it is: the webhook lets it through as well.
-                remarks.append(f"not decided: {each.path} of {found.kind} is no pod template ({error})")
+                remarks.append(f"not decided: {each.path} of {found.kind} is not a pod template ({error})")
                 continue
             part = f" {each.path}" if len(templates) > 1 else ""
             yield _placed(_shaped(found, pod, excess, each, part, default_namespace), collector)
@@ -315,7 +315,7 @@ def _placed(subject: Subject, collector: Collector) -> Subject:
     annotation = collector.node_selected.get(subject.namespace)
     if annotation is not None:
         notes.append(
-            f"annotation {annotation} of namespace {subject.namespace} adds to its pods, which is not seen here"
+            f"annotation {annotation} of namespace {subject.namespace} may add node selectors or tolerations to it"
         )
     name = pod.spec.runtime_class_name
     if name and name not in collector.runtime_classes:
@@ -329,7 +329,7 @@ def _notes(thing: Pod | Service, kind: str) -> tuple[str, ...]:
         return ()
     notes = []
     if kind == DAEMON_SET:
-        notes.append("each of its pods is decided for the node that it is made for")
+        notes.append("each pod is decided again for its own node when it is created")
     return tuple(notes)
 
 
@@ -338,15 +338,15 @@ def _notes(thing: Pod | Service, kind: str) -> tuple[str, ...]:
 
 ELSEWHERE: Final[Mapping[tuple[str, str], str]] = {
     ("gateway.networking.k8s.io", "Gateway"): (
-        "istiod makes a Deployment and a Service NAME-CLASS of each, which the webhook decides when they are made; "
-        "client-ip render gateway-defaults makes them Local at the source"
+        "istiod creates a Deployment and a Service NAME-CLASS for each, and the webhook decides them at creation; "
+        "client-ip render gateway-defaults makes the Services Local at the source"
     ),
     ("istio.alibabacloud.com", "IstioGateway"): (
-        "ASM makes a Deployment and a Service istio-NAME of each in the cluster, which the webhook decides when they "
-        "are made; spec.externalTrafficPolicy: Local makes it so at the source"
+        "ASM creates a Deployment and a Service istio-NAME for each, and the webhook decides them at creation; "
+        "spec.externalTrafficPolicy: Local makes the Service Local at the source"
     ),
     ("install.istio.io", "IstioOperator"): (
-        "istioctl and the operator make the gateways' Services of it, which the webhook decides when they are made"
+        "istioctl and the operator create the gateways' Services, and the webhook decides them at creation"
     ),
 }
 """By group and kind: where the Service of what is not decided here is decided."""

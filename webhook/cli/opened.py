@@ -51,6 +51,6 @@ def ask(
     except KubeConfigInvalid as error:
         raise click.UsageError(f"{without}: {error}") from error
     except ClusterUnreadable as error:
-        raise click.ClickException(f"the cluster can't be read: {error}") from error
+        raise click.ClickException(f"the cluster cannot be read: {error}") from error
     except KubeError as error:
         raise click.ClickException(str(error)) from error

@@ -40,7 +40,7 @@ def applied(manifest: Mapping[str, Any], operations: list[dict[str, Any]]) -> di
     try:
         result: dict[str, Any] = jsonpatch.apply_patch(copy.deepcopy(dict(manifest)), operations, in_place=True)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-        raise PatchFails(f"the patch can't be applied, and the API server would refuse the object: {error}") from error
+        raise PatchFails(f"the patch cannot be applied, and the API server would reject the object: {error}") from error
     return result
 
 

@@ -110,13 +110,13 @@ def counts(rows: Rows) -> str:
 _COUNTED: Final = (
     "patched",
     "would be patched (audit)",
-    "preserved as they are",
+    "preserved without a change",
     "by X-Forwarded-For",
     "by PROXY protocol",
     "would lose the client's IP",
     "would lose the client's IP (audit)",
     "waived",
-    "not asked for",
+    "not applicable",
 )
 """In the order of the line."""
 

@@ -85,7 +85,7 @@ async def _revert(cluster: Cluster, namespaces: Sequence[str], *, apply: bool, d
     for service in found.services:
         if service.opted_in and not opt_out:
             click.echo(
-                f"# {service.namespace}/{service.name} is opted in, and would be Local again at its next write: "
+                f"# {service.namespace}/{service.name} is opted in, and would be Local again at its next update: "
                 "opt it out first, or say --opt-out"
             )
             code = 1

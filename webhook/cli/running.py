@@ -64,7 +64,7 @@ async def _explain(
     if output == "json":
         return {**explained_json(subject, snapshot, now), "pods": [_as_is(pod) for pod in pods]}
     if controller is not document:
-        click.echo(f"{kind} {namespace}/{called} is made by {controller['kind']} {controller['metadata']['name']}:")
+        click.echo(f"{kind} {namespace}/{called} is created by {controller['kind']} {controller['metadata']['name']}:")
     print_explained(console(), subject, snapshot, now)
     for pod in pods:
         as_is = _as_is(pod)
@@ -136,14 +136,14 @@ def _as_is(document: Mapping[str, Any]) -> dict[str, Any]:
     found = as_it_runs(pod)
     method = (pod.metadata.labels or {}).get(wellknown.METHOD, "")
     if found is None:
-        fact, mode = "it has no sidecar: its peers are its callers", ""
+        fact, mode = "the pod has no sidecar: the application sees its callers", ""
     elif not found.captured:
-        fact, mode = f"{found.fact}: its peers are its callers", found.mode
+        fact, mode = f"{found.fact}: the application sees its callers", found.mode
     elif found.preserved or found.agreed:
-        sees = "it sees its callers" if found.preserved else "it sees 127.0.0.6"
+        sees = "the application sees its callers" if found.preserved else "the application sees 127.0.0.6"
         fact, mode = f"its proxy runs in {found.mode} mode: {sees}", found.mode
     else:
-        fact, mode = f"{found.fact}: what it sees can't be told", found.mode
+        fact, mode = f"{found.fact}: it is not known what the application sees", found.mode
     return {
         "name": pod.metadata.name,
         "node": pod.spec.node_name,

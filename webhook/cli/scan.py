@@ -55,7 +55,7 @@ class ConfigMapName(click.ParamType[tuple[str, str]]):
             return value
         found = self.written.fullmatch(value)
         if found is None:
-            self.fail(f"{value!r} is no NAMESPACE/NAME of a ConfigMap", param, ctx)
+            self.fail(f"{value!r} is not NAMESPACE/NAME of a ConfigMap", param, ctx)
         return found[1], found[3]
 
 
@@ -185,7 +185,7 @@ def command(
     if write_reports and states:
         raise click.UsageError("--write-reports needs a cluster, and cannot be combined with --state")
     if events and not write_reports:
-        raise click.UsageError("--events needs --write-reports: the reports tell which losses are new")
+        raise click.UsageError("--events needs --write-reports: the reports show which losses are new")
     if record is not None and (states or namespaces):
         raise click.UsageError("--record is for a scan of the whole cluster: without --state and -n")
     former = _baseline(baseline)
@@ -270,7 +270,7 @@ def _from_cluster(
     try:
         return ask(kubeconfig, context, scan, without="no --state, and no cluster")
     except NothingReadable as error:
-        raise click.UsageError(f"the cluster can't be read: {error}") from error
+        raise click.UsageError(f"the cluster cannot be read: {error}") from error
     except click.UsageError:
         raise
     except click.ClickException as error:

@@ -39,7 +39,7 @@ def print_scan(out: Console, scan: Scan, by: GroupBy) -> None:
         _print_block(out, scan.rows)
     if scan.resolved:
         say(out)
-        say(out, styled(f"No more, or not comparable ({len(scan.resolved)})", "bold"))
+        say(out, styled(f"Resolved, or not comparable ({len(scan.resolved)})", "bold"))
         for row in scan.resolved:
             say(out, f"  {row.change}: {row.namespace} {row.called}: {row.reason}")
     uses, outs = to_look_at(scan)
@@ -102,7 +102,7 @@ def _print_block(out: Console, rows: Sequence[Row]) -> None:
 def _print_exceptions(out: Console, noted: Sequence[ExceptionUse]) -> None:
     if noted:
         say(out)
-        say(out, styled(f"Exceptions to look at ({len(noted)})", "bold"))
+        say(out, styled(f"Exceptions that need attention ({len(noted)})", "bold"))
         for line in _lines(noted):
             say(out, line)
 
@@ -110,7 +110,7 @@ def _print_exceptions(out: Console, noted: Sequence[ExceptionUse]) -> None:
 def _print_opt_outs(out: Console, noted: Sequence[NamespaceOptOut]) -> None:
     if noted:
         say(out)
-        say(out, styled(f"Opt-outs of namespaces to look at ({len(noted)})", "bold"))
+        say(out, styled(f"Opt-outs of namespaces that need attention ({len(noted)})", "bold"))
         for each in noted:
             say(out, f"  {each.state}: {each.namespace}: {opt_out_said(each)}")
 

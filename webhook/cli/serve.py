@@ -70,7 +70,7 @@ class MemoryType(click.ParamType[int]):
             self.fail(f"{value!r} is not a quantity such as 256Mi", param, ctx)
         count = int(found[1]) * self.units[found[2]]
         if count < LEAST_MEMORY_BYTES:
-            self.fail(f"{value} is too little: at least {LEAST_MEMORY_BYTES >> 20}Mi are needed", param, ctx)
+            self.fail(f"{value} is too small: at least {LEAST_MEMORY_BYTES >> 20}Mi are required", param, ctx)
         return count
 
 
@@ -165,7 +165,7 @@ Examples:
 @click.option(
     "--client-ca",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CA certificates, PEM: only callers with a certificate of one are read. Followed as it changes.",
+    help="CA certificates, PEM. Only callers with a certificate of one of them are accepted. Reloaded when it changes.",
 )
 @click.option(
     "--client-name",
@@ -173,7 +173,7 @@ Examples:
     multiple=True,
     envvar="CLIENT_IP_CLIENT_NAME",
     metavar="NAME",
-    help="A common or alternative name that such a certificate must have, as the API server's. Repeatable.",
+    help="A common name or subject alternative name that the caller's certificate must have. Repeatable.",
 )
 @click.option(
     "--tls-host",
@@ -192,7 +192,7 @@ Examples:
     "--namespace",
     default=wellknown.OWN_NAMESPACE,
     show_default=True,
-    help="Namespace of the webhook; never changed by it.",
+    help="Namespace of the webhook. Objects in it are never changed.",
 )
 @click.option(
     "--drain-seconds",
@@ -204,17 +204,17 @@ Examples:
 @click.option(
     "--memory-limit",
     type=MemoryType(),
-    help="Memory it may use, as 256Mi; what callers may hold follows from it. [default: the container's limit]",
+    help="Memory limit, such as 256Mi. It bounds what callers can use. [default: the container's limit]",
 )
 @click.option(
     "--mark-reasons",
     is_flag=True,
-    help="Annotate what is decided and left alone with client-ip.dev/reason: for the policy of `render final-state`.",
+    help="Annotate objects that are not patched with client-ip.dev/reason, for the policy of `render final-state`.",
 )
 @click.option(
     "--scan-result",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File with the outcome of the last `client-ip scan --record`, mounted from its ConfigMap: shown as metrics.",
+    help="File with the outcome of the last `client-ip scan --record`, mounted from its ConfigMap. Exposed as metrics.",
 )
 @click.option(
     "--otlp-endpoint",
@@ -228,7 +228,7 @@ Examples:
     type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
-    help="Most reviews that are traced; five seconds' worth at once.",
+    help="Maximum number of traced reviews per second. Bursts of five times this number are allowed.",
 )
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log format."
@@ -334,7 +334,7 @@ def command(
     try:
         _run(running)
     except OSError as error:
-        raise click.ClickException(f"can't listen: {error}") from error
+        raise click.ClickException(f"cannot listen: {error}") from error
     finally:
         if tracing is not None:
             tracing.close()
@@ -452,7 +452,7 @@ def _tracing(endpoint: str | None, per_second: int, namespace: str) -> "Tracing 
     try:
         made = Tracing(url, per_second=per_second, namespace=namespace)
     except (ValueError, OSError) as error:
-        raise click.UsageError(f"traces can't be sent, by OpenTelemetry's variables: {error}") from error
+        raise click.UsageError(f"OpenTelemetry's environment variables are invalid: {error}") from error
     log.info("sending at most %d traces a second to %s", per_second, place(url))
     return made
 

@@ -144,18 +144,18 @@ class Tally:
         elif not self.judged:
             said.append(self._nothing())
         elif self.open and not self.counts[Verdict.LOST]:
-            said.append(f"nothing proved: of {self.open} requests nobody can tell whom the application saw")
+            said.append(f"nothing proved: for {self.open} requests, it is not known what the application saw")
         return said
 
     def _nothing(self) -> str:
         if self.entries:
             return (
                 f"nothing proved: none of the {self.entries} requests in the log is inbound "
-                "(a gateway's, or outbound calls)"
+                "(the log is a gateway's, or has only outbound calls)"
             )
         return (
-            f"nothing proved: no access log among {self.lines} lines; Istio writes one where the mesh's accessLogFile "
-            "or a Telemetry resource says so, in JSON or its default text format"
+            f"nothing proved: no access log in {self.lines} lines; to turn it on, set meshConfig.accessLogFile or "
+            "create a Telemetry resource, with the format JSON or Istio's default text format"
         )
 
 
@@ -170,7 +170,7 @@ def _row(judged: Judged, *, pods: bool) -> list[str]:
     entry, finding = judged.read.entry, judged.finding
     middle = [judged.pod or "-"] if pods else []
     if entry is None or finding is None:
-        why = f"looks like a request, and is in no format that is known ({judged.file}:{judged.read.line})"
+        why = f"looks like a request, but has an unknown format ({judged.file}:{judged.read.line})"
         return [NOT_READ, *middle, _cut(judged.read.text), "-", why]
     request = " ".join(part for part in (entry.method, entry.path) if part) or "TCP connection"
     why = finding.why if finding.field == "upstream_local_address" else f"{finding.field}: {finding.why}"
@@ -199,7 +199,7 @@ class TextPrinter:
     def begin(self, pods: Sequence[PodMode]) -> None:
         """Print each pod's mode."""
         for pod in pods:
-            say(self._out, f"{pod.pod}: injected mode {pod.mode or 'not said'} ({pod.fact})")
+            say(self._out, f"{pod.pod}: injected mode {pod.mode or 'unknown'} ({pod.fact})")
             if pod.contradiction:
                 say(self._out, styled(f"! {pod.contradiction}", "red"))
         self._pods = len(pods) > 1
@@ -239,7 +239,7 @@ class TextPrinter:
         print_table(self._out, _heads(pods=pods), rows)
         hidden = [f"{count - TABLE_ROWS} {verdict}" for verdict, count in self._shown.items() if count > TABLE_ROWS]
         if hidden:
-            say(self._out, f"… and {', '.join(hidden)} that are not shown: a pipe or -o json shows all")
+            say(self._out, f"… and {', '.join(hidden)} are not shown; use a pipe or -o json to see all")
 
     def _write(self) -> None:
         if not self._widths:

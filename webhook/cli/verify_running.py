@@ -70,7 +70,7 @@ async def _pods(cluster: Cluster, asked: Asked) -> list[dict[str, Any]]:
         written, _, called = name.partition("/")
         kind = kind_of(written) or ""  # the caller has looked
         if "/" in called:
-            raise click.UsageError(f"{name}: KIND/NAME has one slash")
+            raise click.UsageError(f"{name}: KIND/NAME must have exactly one slash")
         try:
             pods = await pods_of(cluster, kind, namespace, called)
         except NotFoundError as error:
@@ -89,7 +89,7 @@ async def _read(cluster: Cluster, asked: Asked, tally: Tally, pod: dict[str, Any
                 if asked.follow:
                     tally.flush()
     except KubeError as error:
-        tally.faults.append(f"{_name(pod)} was not read to its end: {error}")
+        tally.faults.append(f"{_name(pod)} was not read completely: {error}")
 
 
 @contextmanager

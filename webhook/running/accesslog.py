@@ -100,7 +100,7 @@ def judge(entry: Entry, own: frozenset[IPAddress] = NO_OWN) -> Finding | None:
         return _no_peer(entry) if entry.inbound else None
     peer = _host(entry.upstream_local_address)
     if peer is None:
-        why = f"no address and port: {entry.upstream_local_address!r}"
+        why = f"not an address and port:  {entry.upstream_local_address!r}"
         return Finding(verdict=Verdict.UNKNOWN, field=UPSTREAM, why=why, leaves_open=True) if entry.inbound else None
     cluster = None if entry.upstream_cluster is None else entry.inbound
     if cluster is not False and peer in _REDIRECTED:
@@ -141,14 +141,14 @@ def _judge(
     """Return what these addresses show; a log has the same ones again and again."""
     address = ip_address(peer)
     if address is None:
-        why = f"no address: {peer!r}"
+        why = f"not an address:  {peer!r}"
         return Finding(verdict=Verdict.UNKNOWN, field=UPSTREAM, why=why, leaves_open=True) if cluster else None
     if address in INBOUND_SOURCES and cluster is not False:
         return _redirected(address)
     if cluster is None:
         if "upstream_cluster" not in missing:
             return None  # it had none: nothing was dialled for it
-        return _missing("upstream_cluster", "nothing says whether the request was inbound", address)
+        return _missing("upstream_cluster", "it is not known whether the request was inbound", address)
     return _judge_peer(address, remote, claimed, hosts, missing, own) if cluster else None
 
 
@@ -168,15 +168,15 @@ def _judge_peer(
     local, host = ip_address(hosts[0] or ""), ip_address(hosts[1] or "")
     is_own = peer in own or peer in (local, host)
     if remote is not None and not claimed:
-        whose = "the pod's own address" if is_own else "not the caller"
-        return _lost(peer, f"{peer} is {whose}, the caller was {remote}")
-    claim = "not said" if remote is None else f"{remote}, as X-Forwarded-For claims"
+        whose = "the pod's own address" if is_own else "not the caller's address"
+        return _lost(peer, f"{peer} is {whose}; the caller was {remote}")
+    claim = "not logged" if remote is None else f"{remote}, as X-Forwarded-For claims"
     if is_own:
         if REMOTE in missing:
-            return _missing(REMOTE, f"{peer} is the pod's own address, and only it may call from there", peer)
+            return _missing(REMOTE, f"{peer} is the pod's own address, from which only the pod itself can call", peer)
         if remote is None:
-            return _lost(peer, f"{peer} is the pod's own address, the caller was {claim}")
-        why = f"{peer} is the pod itself, and the caller only what X-Forwarded-For claims"
+            return _lost(peer, f"{peer} is the pod's own address; the caller was {claim}")
+        why = f"{peer} is the pod's own address, and the caller is known only from X-Forwarded-For"
         return Finding(verdict=Verdict.UNKNOWN, field=REMOTE, why=why, peer=str(peer), leaves_open=True)
     known = own or ({local} if local is not None else set())
     if not any(each.version == peer.version for each in known):
@@ -196,7 +196,7 @@ def _preserved(peer: str) -> Finding:
 
 
 def _redirected(peer: IPAddress) -> Finding:
-    return _lost(peer, f"{peer} is where REDIRECT dials every application from")
+    return _lost(peer, f"{peer} is the source address of every connection in REDIRECT mode")
 
 
 def _lost(peer: IPAddress | None, why: str) -> Finding:
@@ -205,9 +205,9 @@ def _lost(peer: IPAddress | None, why: str) -> Finding:
 
 def _no_peer(entry: Entry) -> Finding:
     if UPSTREAM in entry.missing:
-        return _missing(UPSTREAM, "nothing says whom the application saw", None)
+        return _missing(UPSTREAM, "it is not known what the application saw", None)
     if entry.response_code_details == VIA_UPSTREAM:
-        why = "the application answered, and Envoy did not log from which address it was asked"
+        why = "the application answered, but Envoy did not log the source address of its connection"
         return Finding(verdict=Verdict.UNKNOWN, field=UPSTREAM, why=why, leaves_open=True)
     why = "Envoy did not reach the application for this request"
     return Finding(verdict=Verdict.UNKNOWN, field=UPSTREAM, why=why)

@@ -169,7 +169,8 @@ def _about(scan: Scan) -> Iterator[str]:
 def _unreadable(scan: Scan) -> Iterator[str]:
     unreadable = scan.scope.unreadable
     if unreadable:
-        yield f'<section class="alarm"><h2>Not read ({len(unreadable)})</h2><p>Nothing here speaks for these:</p><ul>'
+        yield f'<section class="alarm"><h2>Not read ({len(unreadable)})</h2>'
+        yield "<p>This report does not cover these:</p><ul>"
         yield from (f"<li><b>{_text(what)}</b>: {_text(why)}</li>" for what, why in unreadable.items())
         yield "</ul></section>"
 
@@ -229,7 +230,7 @@ def _verdict(verdict: Verdict | None) -> str:
 
 def _resolved(scan: Scan) -> Iterator[str]:
     if scan.resolved:
-        yield f"<section><h2>No more, or not comparable ({len(scan.resolved)})</h2><ul>"
+        yield f"<section><h2>Resolved, or not comparable ({len(scan.resolved)})</h2><ul>"
         for row in scan.resolved[:ROWS]:
             yield f"<li>{row.change}: {_text(row.namespace, NAME)} {_text(row.called, NAME)}, {row.reason}</li>"
         yield "</ul></section>"

@@ -60,7 +60,7 @@ def _ends(scan: Scan) -> Iterator[str]:
     for title, lines in (("Exceptions", exceptions), ("Opt-outs of namespaces", namespaces)):
         if lines:
             yield ""
-            yield f"### {title} to look at ({len(lines)})"
+            yield f"### {title} that need attention ({len(lines)})"
             yield ""
             yield from (f"- {line}" for line in lines[:ROWS])
             if len(lines) > ROWS:

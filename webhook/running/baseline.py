@@ -32,10 +32,10 @@ def read_baseline(text: bytes) -> Scan:
     try:
         head = msgspec.json.decode(text, type=_Head)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise BaselineInvalid(f"not what client-ip scan -o json prints: {error}") from error
+        raise BaselineInvalid(f"not the output of client-ip scan -o json: {error}") from error
     if head.format != FORMAT:
         said = f"format {head.format!r}" if head.format else "no format"
-        raise BaselineInvalid(f"format: must be {FORMAT}, as client-ip scan -o json prints it ({said})")
+        raise BaselineInvalid(f"format: must be {FORMAT}, as in the output of client-ip scan -o json ({said})")
     try:
         return msgspec.json.decode(text, type=Scan)
     except (msgspec.MsgspecError, UnicodeError) as error:

@@ -118,10 +118,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
         """What to do about it, in one line."""
         if self.advice is Advice.RESTART:
             if self.mode is Mode.AUDIT:
-                return "only audited: enforce, then restart it"
-            return self.restart or _UNMANAGED.get(self.kind, "its controller must make its pods anew")
+                return "audit only: enforce, then restart it"
+            return self.restart or _UNMANAGED.get(self.kind, "its controller must recreate its pods")
         if self.advice is Advice.AT_RISK and self.after.outcome is not Outcome.LOST:
-            return "its next pod may land where it is preserved: drain the nodes that do not support TPROXY"
+            return "a new pod may run on a node that supports TPROXY: drain the nodes that do not"
         return ADVICE[self.reason]
 
     @property
@@ -133,10 +133,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
 
 
 _UNMANAGED: Final[Mapping[str, str]] = {
-    "Pod": "made by nobody: delete it and create it again",
-    "Job": "a Job's pods are not made anew: delete the Job and create it again",
+    "Pod": "it has no controller: delete it and create it again",
+    "Job": "a Job does not recreate its pods: delete the Job and create it again",
     "CronJob": "its next run is preserved",
-    "ReplicaSet": "delete its pods, and it makes new ones",
+    "ReplicaSet": "delete its pods: it creates new ones",
 }
 
 

@@ -88,26 +88,26 @@ def _warnings(
 ) -> Iterable[str]:
     spec = service.spec
     if not spec.selector:
-        yield "it selects no pods by labels, so that nothing can be said of its nodes"
+        yield "it has no selector, so its nodes are not known"
     elif not pod_nodes:
-        yield "no ready pod: under Local every node drops its traffic"
+        yield "no ready pod: with Local, every node drops its traffic"
     else:
         if len(pod_nodes) == 1:
             yield "one ready pod: while it is replaced, every node drops its traffic"
         elif len(set(pod_nodes)) == 1:
-            yield f"all {len(pod_nodes)} pods are on one node: under Local it alone takes traffic"
+            yield f"all {len(pod_nodes)} pods are on one node: with Local, only this node accepts traffic"
         elif _uneven(pod_nodes):
-            yield "nodes have different numbers of its pods, and a load balancer gives each node the same share"
+            yield "nodes have different numbers of its pods, but a load balancer sends each node the same share"
         if zones_without:
             named_zones = ", ".join(zones_without[:NAMES])
-            yield f"no pod in {named_zones}: a load balancer's address in such a zone has nowhere to send traffic to"
+            yield f"no pod in {named_zones}: a load balancer's address in such a zone has no target"
         if dropping and spec.type != "LoadBalancer":
-            yield f"{dropping} nodes without a pod drop what clients send to them: no health check takes them out"
+            yield f"{dropping} nodes without a pod drop the traffic of clients: no health check removes them"
     for manager in managers:
         if manager.operation == "Apply":
             yield (
-                f"{manager.name} states externalTrafficPolicy by server-side apply, and will again: "
-                "let it state Local, or leave the field out"
+                f"{manager.name} sets externalTrafficPolicy by server-side apply, and will set it again: "
+                "let it set Local, or omit the field"
             )
 
 

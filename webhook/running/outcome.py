@@ -42,5 +42,5 @@ async def record(cluster: Cluster, scan: Scan, *, namespace: str, name: str) -> 
         await cluster.client.request("PATCH", path, body=config_map_patch(outcome(scan)), content_type=MERGE_PATCH)
     except NotFoundError as error:
         raise KubeError(
-            f"the ConfigMap {namespace}/{name} does not exist: the chart makes it (scan.enabled)"
+            f"the ConfigMap {namespace}/{name} does not exist: the chart creates it (scan.enabled)"
         ) from error

@@ -51,7 +51,7 @@ async def pods_of(cluster: Cluster, kind: str, namespace: str, name: str) -> lis
     pods: dict[str, dict[str, Any]] = {}
     for selector in selectors:
         if not selector:
-            raise NoPods(f"{kind} {name} has no selector: it makes no pods")
+            raise NoPods(f"{kind} {name} has no selector, so it has no pods")
         async for page in cluster.pages(path_of("Pod", namespace), {"labelSelector": selector}):
             pods.update({each["metadata"]["name"]: _slim(each) for each in msgspec.json.decode(page)["items"]})
             if len(pods) > MAX_PODS:

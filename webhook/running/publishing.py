@@ -228,7 +228,7 @@ class Publisher:
         except NotFoundError:
             return False  # the namespace, or the report, has gone since
         except ConflictError as error:
-            written.failed.append(f"{what}: somebody else wrote it: {error}")
+            written.failed.append(f"{what}: another client wrote it: {error}")
             return False
         except KubeError as error:
             written.failed.append(f"{what}: {error}")

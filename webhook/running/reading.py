@@ -102,7 +102,7 @@ class ClusterReader:
         read = await self._read(pods, namespaces)
         if not read:
             reasons = "; ".join(sorted(set(self.unreadable.values()))[:3])
-            raise NothingReadable(f"no pods may be read: {reasons}")
+            raise NothingReadable(f"no pods can be read: {reasons}")
         await self._resolve(fold)
         return Scope(
             source=self.cluster.server,
@@ -155,7 +155,7 @@ class ClusterReader:
                 ]
         except RefusedError as error:
             raise NothingReadable(
-                f"neither all pods nor namespaces may be listed: name some by -n ({error})"
+                f"cannot list the pods of all namespaces, or the namespaces: name namespaces with -n ({error})"
             ) from error
         return names
 

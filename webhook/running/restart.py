@@ -34,7 +34,7 @@ def block(rows: Iterable[Row]) -> Iterator[str]:
     for kind, said in (
         ("StatefulSet", "# StatefulSets: one pod after another"),
         ("DaemonSet", "# DaemonSets: node after node"),
-        ("Service", "# Gateways: the label has the webhook decide the Service, which becomes Local"),
+        ("Service", "# Gateways: the label causes an update, in which the webhook makes the Service Local"),
     ):
         lines = [row.restart for row in rolled if row.kind == kind]
         if lines:

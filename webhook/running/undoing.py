@@ -92,7 +92,7 @@ class Undoing:
             count = self.pods[key]
             pods = f"{count} pod{'s' if count > 1 else ''}"
             called = " ".join(f"{key.kind} {key.namespace}/{key.name}".split())
-            yield f"{command}  # {pods}" if command else f"# {called} ({pods}): delete the pods or make it anew"
+            yield f"{command}  # {pods}" if command else f"# {called} ({pods}): delete the pods, or create it again"
 
 
 def standing(services: Iterable[LocalService], *, opt_out: bool) -> list[LocalService]:

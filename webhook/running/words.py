@@ -23,7 +23,7 @@ def notes(row: Row) -> Iterator[str]:
         ended = row.ended.expires.strftime(_DATE)
         yield f"! exception {row.ended.name} of {one_line(row.ended.owner)} ended on {ended}"
     if row.mode is Mode.AUDIT and row.advice is not Advice.RESTART:
-        yield "only audited: nothing is patched"
+        yield "audit only: nothing is patched"
     if row.disagreeing is not None:
         yield f"! annotation and proxy disagree ({row.disagreeing.count}): {_few(row.disagreeing.names)}"
     if row.stranded is not None:

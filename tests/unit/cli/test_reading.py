@@ -288,9 +288,9 @@ def test_a_kubeconfig_is_read_as_kubectl_merges_it(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("state", "reason", "advice", "said"),
     [
-        ((SHOP, NODE), "injectors-unknown", "to --state", "no sidecar injector's MutatingWebhookConfiguration"),
-        ((NODE, INJECTOR), "namespace-unknown", "add it to --state", "--state holds no Namespace"),
-        ((SHOP, INJECTOR), "nodes-unknown", "add the cluster's nodes to --state", "--state holds no Node"),
+        ((SHOP, NODE), "injectors-unknown", "to --state", "no MutatingWebhookConfiguration of a sidecar injector"),
+        ((NODE, INJECTOR), "namespace-unknown", "add it to --state", "--state has no Namespace"),
+        ((SHOP, INJECTOR), "nodes-unknown", "add the cluster's nodes to --state", "--state has no Node"),
     ],
 )
 def test_absence_in_files_is_no_fact(
@@ -382,7 +382,7 @@ def test_what_only_looks_like_a_pod_template_is_named(check: Check) -> None:
     }
     done = check.run("--state", check.state, "-", given=as_yaml(document, pod()))
     assert done.exception is None
-    assert "not decided: spec.template of Fleet is no pod template" in done.stderr
+    assert "not decided: spec.template of Fleet is not a pod template" in done.stderr
     assert "1 object: 1 patched" in done.stdout
 
 
@@ -402,8 +402,8 @@ def test_a_line_of_counts_ends_it(check: Check) -> None:
         gateway,
     )
     counts = (
-        "6 objects: 2 patched, 1 would be patched (audit), 1 preserved as they are, 1 would lose the client's IP, "
-        "1 not asked for"
+        "6 objects: 2 patched, 1 would be patched (audit), 1 preserved without a change, 1 would lose the client's IP, "
+        "1 not applicable"
     )
     table = check.run("--state", check.state, "-", given=given)
     assert table.stdout.splitlines()[-1] == counts

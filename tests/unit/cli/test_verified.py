@@ -64,7 +64,7 @@ def test_of_a_long_log_a_terminal_shows_the_beginning_and_counts_the_rest(tmp_pa
     assert sum(line.startswith("preserved") for line in found) == 500
     assert sum(line.startswith("lost") for line in found) == 1
     assert found[-2:] == [
-        "… and 200 preserved that are not shown: a pipe or -o json shows all",
+        "… and 200 preserved are not shown; use a pipe or -o json to see all",
         "700 preserved, 1 lost, 0 unknown",
     ]
 

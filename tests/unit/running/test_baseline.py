@@ -33,10 +33,10 @@ def changes(now: list[Row], scope: Scope, before: Scan) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "not what client-ip scan -o json prints"),
-        (b"[1]", "not what client-ip scan -o json prints"),
-        (b"[" * 100_000, "not what client-ip scan -o json prints"),
-        (b"\xff\xfe", "not what client-ip scan -o json prints"),
+        (b"", "not the output of client-ip scan -o json"),
+        (b"[1]", "not the output of client-ip scan -o json"),
+        (b"[" * 100_000, "not the output of client-ip scan -o json"),
+        (b"\xff\xfe", "not the output of client-ip scan -o json"),
         (b"{}", "format: must be client-ip-scan/v1"),
         (b'{"format": "another"}', "(format 'another')"),
     ],

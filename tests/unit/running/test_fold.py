@@ -176,7 +176,7 @@ def _workload(document: dict[str, Any]) -> Any:
 
 def test_a_bare_pod_is_made_by_nobody() -> None:
     row = take(fold(), [pod("lonely")])["shop/pod/lonely"]
-    assert (row.restart, row.fix) == ("", "made by nobody: delete it and create it again")
+    assert (row.restart, row.fix) == ("", "it has no controller: delete it and create it again")
 
 
 def test_what_is_only_audited_is_not_restarted_in_vain() -> None:
@@ -322,7 +322,7 @@ def test_nodes_without_a_gateway_pod_would_drop() -> None:
     assert (found.ready_pods, found.nodes.names) == (2, ["alinux-1", "ubuntu-1"])
     assert found.dropping == Named(count=2, names=["centos-1", "virtual-kubelet-cn-hangzhou-i"])
     assert found.warnings == [
-        "2 nodes without a pod drop what clients send to them: no health check takes them out",
+        "2 nodes without a pod drop the traffic of clients: no health check removes them",
     ]
 
 
@@ -375,7 +375,7 @@ def test_who_else_writes_the_field_is_named() -> None:
         Manager(name="argocd-controller", operation="Apply"),
         Manager(name="kubectl-edit", operation="Update"),
     ]
-    assert "argocd-controller states externalTrafficPolicy by server-side apply" in found.warnings[-1]
+    assert "argocd-controller sets externalTrafficPolicy by server-side apply" in found.warnings[-1]
 
 
 def test_other_services_are_no_rows() -> None:

@@ -60,12 +60,12 @@ def test_csv_has_a_line_for_each_row_then_for_each_end() -> None:
 
 def test_markdown_lists_the_ends() -> None:
     text = as_markdown(ends(), GroupBy.ADVICE)
-    assert "### Exceptions to look at (3)" in text
+    assert "### Exceptions that need attention (3)" in text
     assert "- ended: `ledger` of policy `default`: ended 2026-06-04 09:30 UTC, team-pay; it would cover 1\n" in text
-    assert "### Opt-outs of namespaces to look at (2)" in text
+    assert "### Opt-outs of namespaces that need attention (2)" in text
     assert "- ended: `past`: ended 2026-05-31 09:30 UTC, team-past; it is still in effect\n" in text
     assert "later" not in text
-    assert "to look at" not in as_markdown(msgspec.structs.replace(scan(SIZE), exceptions=[]), GroupBy.ADVICE)
+    assert "need attention" not in as_markdown(msgspec.structs.replace(scan(SIZE), exceptions=[]), GroupBy.ADVICE)
 
 
 def test_markdown_is_cut_after_so_many_rows_and_says_so() -> None:
