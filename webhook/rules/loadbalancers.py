@@ -6,6 +6,7 @@ controller serves and no others (all are of type LoadBalancer). Of rows that mat
 docs/load-balancers.md shows the table; a test holds the two together.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,11 @@ class Effect(StrEnum):
     NEEDS = "needs Local"
 
 
+_PORTS: Final = re.compile(r"true|t|\*|[0-9]++(?:\s*+,\s*+[0-9]++)*+", re.ASCII)
+_EQUALS: Final = re.compile(r"\s*=\s*")
+"""Spaces around it are no part of an attribute's name or value."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
     """A condition on one annotation; of several given ones all must hold."""
@@ -32,9 +38,15 @@ class Where:
     alias: str = ""
     """Another name of it, which counts where the first is absent."""
     is_in: tuple[str, ...] = ()
-    """It is there, with one of these values; case does not count."""
+    """It is there, with one of these values; case does not count, unless *exact*."""
+    exact: bool = False
+    """Its controller compares the value as it is written."""
     is_set: bool = False
-    """It is there, and neither empty nor `false`."""
+    """It is there, and not empty."""
+    is_ports: bool = False
+    """It is `true`, `*` or a list of ports."""
+    is_unset: bool = False
+    """It is absent, or empty."""
     has: str = ""
     """It is a comma-separated list with this entry."""
     lacks: str = ""
@@ -54,13 +66,17 @@ class Where:
         if value is None and self.alias:
             value = annotations.get(self.alias)
         if value is None:
-            absent = self.lacks or self.not_in or self.begins_not
-            return bool(absent) and not (self.is_in or self.is_set or self.has or self.begins or self.is_not)
+            absent = self.lacks or self.not_in or self.begins_not or self.is_unset
+            return bool(absent) and not (
+                self.is_in or self.is_set or self.is_ports or self.has or self.begins or self.is_not
+            )
         lower = value.strip().lower()
-        entries = [each.strip() for each in lower.split(",")]
+        entries = [_EQUALS.sub("=", each.strip()) for each in lower.split(",")]
         return (
-            (not self.is_in or lower in self.is_in)
-            and (not self.is_set or lower not in {"", "false"})
+            (not self.is_in or (value if self.exact else lower) in self.is_in)
+            and (not self.is_set or bool(lower))
+            and (not self.is_ports or _PORTS.fullmatch(lower) is not None)
+            and (not self.is_unset or not lower)
             and (not self.has or self.has in entries)
             and (not self.lacks or self.lacks not in entries)
             and (not self.begins or any(each.startswith(self.begins) for each in entries))
@@ -79,6 +95,10 @@ class Where:
             return f"`{self.key}:` {' or '.join(f'`{each}`' for each in self.is_in)}"
         if self.is_set:
             return f"`{self.key}` set"
+        if self.is_ports:
+            return f"`{self.key}` with ports"
+        if self.is_unset:
+            return f"`{self.key}` not set"
         if self.is_not:
             return f"`{self.key}` set, and not {' or '.join(f'`{each}`' for each in self.is_not)}"
         if self.begins_not:
@@ -123,6 +143,10 @@ _AWS_NLB: Final = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
 _AWS_GUIDE: Final = (
     "https://github.com/kubernetes-sigs/aws-load-balancer-controller/blob/10aab918280f/docs/guide/service/nlb.md"
 )
+_AWS_TARGETS: Final = (
+    "https://github.com/kubernetes-sigs/aws-load-balancer-controller/blob/225f44568848/pkg/service/"
+    "model_build_target_group.go"
+)
 _AWS_CLASSIC: Final = "https://kubernetes.io/docs/concepts/services-networking/service/#proxy-protocol-support-on-aws"
 _AWS_IP: Final = (
     "ip targets see the NLB's address unless preserve_client_ip.enabled=true is among the target group's attributes"
@@ -130,6 +154,8 @@ _AWS_IP: Final = (
 _PRESERVE: Final = "preserve_client_ip.enabled=true"
 _NO_PRESERVE: Final = "preserve_client_ip.enabled=false"
 _NLB_TYPES: Final = ("nlb", "nlb-ip", "external")
+_NOT_LEGACY_NLB: Final = Where(key=f"{_AWS}type", not_in=("nlb",))
+"""The cloud's own controller makes `nlb`, of instance targets alone, and does not read the annotation of their type."""
 _ALIBABA: Final = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
 _ALICLOUD: Final = "service.beta.kubernetes.io/alicloud-loadbalancer-"
 """The older prefix, which the controller reads where the newer one is absent."""
@@ -140,6 +166,9 @@ _ALIBABA_GUIDE: Final = (
 )
 _ALIBABA_CCM: Final = "https://github.com/kubernetes/cloud-provider-alibaba-cloud/blob/eeb0ddc687ee/"
 _ALIBABA_CLB: Final = f"{_ALIBABA_CCM}pkg/controller/service/clbv1/listeners.go"
+ALIBABA_OTHERS: Final = ("service.beta.kubernetes.io/class", f"{_ALIBABA}tunnel-type")
+"""Annotations by which Alibaba Cloud's controller leaves a Service without a class to another one (NeedCLB)."""
+_ALIBABA_CLB_SERVES: Final = tuple(Where(key=key, is_unset=True) for key in ALIBABA_OTHERS)
 _ALIBABA_GROUPS: Final = f"{_ALIBABA_CCM}pkg/controller/service/nlbv2/server_groups.go"
 _ALIBABA_WEB: Final = ("http:", "https:")
 _OPENSTACK: Final = "loadbalancer.openstack.org/"
@@ -161,6 +190,8 @@ _SCALEWAY: Final = "service.beta.kubernetes.io/scw-loadbalancer-"
 _SCALEWAY_ANNOTATIONS: Final = (
     "https://github.com/scaleway/scaleway-cloud-controller-manager/blob/bddc17f83b3e/docs/loadbalancer-annotations.md"
 )
+_VULTR: Final = "service.beta.kubernetes.io/vultr-loadbalancer-"
+_VULTR_GUIDE: Final = "https://github.com/vultr/vultr-cloud-controller-manager/blob/d5f3ab033270/docs/load-balancers.md"
 _ORACLE_TYPE: Final = "oci.oraclecloud.com/load-balancer-type"
 _ORACLE: Final = (
     "https://github.com/oracle/oci-cloud-controller-manager/blob/1100ac3624ed/docs/load-balancer-annotations.md"
@@ -179,6 +210,8 @@ _OWN_CONNECTIONS: Final = (
 )
 _SHARED: Final = "Services that share an address can be Local only if all of them have the same selector"
 _UNCLASSED: Final = ("",)
+_TRUE: Final = ("true", "1", "t")
+"""What Go's ParseBool takes for true."""
 
 ROWS: Final = (
     # --- The PROXY header
@@ -201,6 +234,15 @@ ROWS: Final = (
         source=_AWS_GUIDE,
     ),
     Row(
+        name="aws-ports-proxy-protocol",
+        effect=Effect.PROXY,
+        of="AWS NLB",
+        where=(Where(key=f"{_AWS}proxy-protocol-per-target-group", is_ports=True),),
+        classes=("", *_AWS_NLB),
+        says="the target groups of these ports speak PROXY protocol v2",
+        source=_AWS_GUIDE,
+    ),
+    Row(
         name="alibaba-proxy-protocol",
         effect=Effect.PROXY,
         of="Alibaba Cloud NLB",
@@ -214,9 +256,10 @@ ROWS: Final = (
         effect=Effect.PROXY,
         of="Alibaba Cloud CLB",
         where=(
-            Where(key=f"{_ALIBABA}proxy-protocol", alias=f"{_ALICLOUD}proxy-protocol", is_in=("on",)),
+            Where(key=f"{_ALIBABA}proxy-protocol", alias=f"{_ALICLOUD}proxy-protocol", is_in=("on",), exact=True),
             # HTTP and HTTPS listeners have no such setting: the controller sets it for TCP and UDP alone.
             Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins_not=_ALIBABA_WEB),
+            *_ALIBABA_CLB_SERVES,
         ),
         classes=_UNCLASSED,
         says="layer-4 listeners speak PROXY protocol v2",
@@ -226,7 +269,7 @@ ROWS: Final = (
         name="openstack-proxy-protocol",
         effect=Effect.PROXY,
         of="OpenStack Octavia (also OVH)",
-        where=(Where(key=f"{_OPENSTACK}proxy-protocol", is_in=("true", "v1", "v2")),),
+        where=(Where(key=f"{_OPENSTACK}proxy-protocol", is_in=("true", "v1", "v2"), exact=True),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
         source=_OPENSTACK_GUIDE,
@@ -235,7 +278,7 @@ ROWS: Final = (
         name="digitalocean-proxy-protocol",
         effect=Effect.PROXY,
         of="DigitalOcean",
-        where=(Where(key=f"{_DIGITALOCEAN}enable-proxy-protocol", is_in=("true",)),),
+        where=(Where(key=f"{_DIGITALOCEAN}enable-proxy-protocol", is_in=_TRUE),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
         source=_DIGITALOCEAN_GUIDE,
@@ -244,7 +287,7 @@ ROWS: Final = (
         name="hetzner-proxy-protocol",
         effect=Effect.PROXY,
         of="Hetzner Cloud",
-        where=(Where(key="load-balancer.hetzner.cloud/uses-proxyprotocol", is_in=("true", "1", "t")),),
+        where=(Where(key="load-balancer.hetzner.cloud/uses-proxyprotocol", is_in=_TRUE),),
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
         source=_HETZNER,
@@ -263,7 +306,7 @@ ROWS: Final = (
             name=f"scaleway-proxy-protocol-{version}",
             effect=Effect.PROXY,
             of="Scaleway",
-            where=(Where(key=f"{_SCALEWAY}proxy-protocol-{version}", alias=alias, is_set=True),),
+            where=(Where(key=f"{_SCALEWAY}proxy-protocol-{version}", alias=alias, is_ports=True),),
             classes=_UNCLASSED,
             says="the load balancer speaks PROXY protocol",
             source=_SCALEWAY_ANNOTATIONS,
@@ -283,6 +326,27 @@ ROWS: Final = (
         classes=_UNCLASSED,
         says="the load balancer speaks PROXY protocol",
         source=_ORACLE,
+    ),
+    Row(
+        name="oracle-nlb-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Oracle Cloud NLB",
+        where=(
+            Where(key="oci-network-load-balancer.oraclecloud.com/is-ppv2-enabled", is_in=("true",)),
+            Where(key=_ORACLE_TYPE, is_in=("nlb",), exact=True),
+        ),
+        classes=_UNCLASSED,
+        says="the NLB speaks PROXY protocol v2",
+        source=_ORACLE_CCM,
+    ),
+    Row(
+        name="vultr-proxy-protocol",
+        effect=Effect.PROXY,
+        of="Vultr",
+        where=(Where(key=f"{_VULTR}proxy-protocol", is_in=_TRUE),),
+        classes=_UNCLASSED,
+        says="the load balancer speaks PROXY protocol",
+        source=_VULTR_GUIDE,
     ),
     Row(
         name="azure-private-link-proxy-protocol",
@@ -380,7 +444,10 @@ ROWS: Final = (
         name="alibaba-clb-layer-7",
         effect=Effect.HIDES,
         of="Alibaba Cloud CLB",
-        where=(Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins=_ALIBABA_WEB),),
+        where=(
+            Where(key=f"{_ALIBABA}protocol-port", alias=f"{_ALICLOUD}protocol-port", begins=_ALIBABA_WEB),
+            *_ALIBABA_CLB_SERVES,
+        ),
         classes=_UNCLASSED,
         says=_LAYER_7,
         source=_ALIBABA_CLB,
@@ -389,7 +456,16 @@ ROWS: Final = (
         name="openstack-layer-7",
         effect=Effect.HIDES,
         of="OpenStack Octavia",
-        where=(Where(key=f"{_OPENSTACK}x-forwarded-for", is_in=("true",)),),
+        where=(Where(key=f"{_OPENSTACK}x-forwarded-for", is_in=("true",), exact=True),),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_OPENSTACK_GUIDE,
+    ),
+    Row(
+        name="openstack-tls",
+        effect=Effect.HIDES,
+        of="OpenStack Octavia",
+        where=(Where(key=f"{_OPENSTACK}default-tls-container-ref", is_set=True),),
         classes=_UNCLASSED,
         says=_LAYER_7,
         source=_OPENSTACK_GUIDE,
@@ -402,6 +478,18 @@ ROWS: Final = (
         classes=_UNCLASSED,
         says=_LAYER_7,
         source=_DIGITALOCEAN_GUIDE,
+    ),
+    *(
+        Row(
+            name=f"digitalocean-{what}",
+            effect=Effect.HIDES,
+            of="DigitalOcean",
+            where=(Where(key=f"{_DIGITALOCEAN}{what}", is_set=True),),
+            classes=_UNCLASSED,
+            says=_LAYER_7,
+            source=_DIGITALOCEAN_GUIDE,
+        )
+        for what in ("http-ports", "http2-ports", "http3-port")
     ),
     Row(
         name="digitalocean",
@@ -449,6 +537,27 @@ ROWS: Final = (
         cloud="oci",
         says=_OWN_CONNECTIONS,
         source=_ORACLE,
+    ),
+    Row(
+        name="oracle-layer-7",
+        effect=Effect.HIDES,
+        of="Oracle Cloud LB",
+        where=(
+            Where(key="service.beta.kubernetes.io/oci-load-balancer-backend-protocol", is_in=("http", "grpc")),
+            Where(key=_ORACLE_TYPE, not_in=("nlb",)),
+        ),
+        classes=_UNCLASSED,
+        says=_LAYER_7,
+        source=_ORACLE_CCM,
+    ),
+    Row(
+        name="vultr",
+        effect=Effect.HIDES,
+        of="Vultr",
+        classes=_UNCLASSED,
+        cloud="vultr",
+        says=_OWN_CONNECTIONS,
+        source=_VULTR_GUIDE,
     ),
     Row(
         name="oracle-nlb-preserve-off",
@@ -548,10 +657,34 @@ ROWS: Final = (
         name="openstack-no-health-monitor",
         effect=Effect.UNSAFE,
         of="OpenStack Octavia",
-        where=(Where(key=f"{_OPENSTACK}enable-health-monitor", is_in=("false",)),),
+        where=(Where(key=f"{_OPENSTACK}enable-health-monitor", is_in=("false",), exact=True),),
         classes=_UNCLASSED,
         says="without a health monitor, nodes without a gateway pod also receive traffic, and drop it with Local",
         source=_OPENSTACK_GUIDE,
+    ),
+    *(
+        Row(
+            name=name,
+            effect=Effect.UNSAFE,
+            of="AWS NLB, instance targets",
+            where=(
+                Where(key=f"{_AWS}healthcheck-protocol", is_in=("tcp",)),
+                Where(key=f"{_AWS}healthcheck-port", is_unset=True),
+                Where(key=f"{_AWS}nlb-target-type", not_in=("ip",)),
+                *more,
+            ),
+            classes=classes,
+            says="under Local its TCP health check finds every node healthy: kube-proxy listens for it on all of them",
+            source=_AWS_TARGETS,
+        )
+        for name, classes, more in (
+            ("aws-nlb-tcp-health-check", _AWS_NLB, ()),
+            (
+                "aws-nlb-external-tcp-health-check",
+                _UNCLASSED,
+                (Where(key=f"{_AWS}type", is_in=("external",), exact=True),),
+            ),
+        )
     ),
     # --- Keeps the client by itself
     Row(
@@ -561,6 +694,7 @@ ROWS: Final = (
         where=(
             Where(key=f"{_AWS}nlb-target-type", is_in=("ip",)),
             Where(key=f"{_AWS}target-group-attributes", has=_PRESERVE),
+            _NOT_LEGACY_NLB,
         ),
         classes=("", *_AWS_NLB),
         says="ip targets with preserve_client_ip.enabled=true: the NLB reaches pods and keeps the client's IP",

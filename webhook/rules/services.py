@@ -6,7 +6,7 @@ from typing import Final
 from webhook.rules import wellknown
 from webhook.rules.decision import Answer, Reason
 from webhook.rules.excess import WITHIN_LIMITS, service_excess
-from webhook.rules.loadbalancers import Effect, Row, fact_of
+from webhook.rules.loadbalancers import ALIBABA_OTHERS, Effect, Row, fact_of
 from webhook.rules.objects import Service
 from webhook.rules.patch import NOTHING, Patch, PatchOperation, add_metadata, pointer
 from webhook.rules.policy import Backends, Policy
@@ -179,6 +179,9 @@ def _eni(case: ServiceCase) -> tuple[bool, str]:
         return False, f"type {spec.type} has no load balancer"
     if (spec.load_balancer_class or "") not in CCM_CLASSES:
         return False, f"loadBalancerClass {spec.load_balancer_class} belongs to another controller"
+    other = next((key for key in ALIBABA_OTHERS if case.annotations.get(key)), None)
+    if other is not None and not spec.load_balancer_class:
+        return False, f"annotation {other}: another controller serves it"
     annotated = case.annotations.get(wellknown.BACKEND_TYPE)
     if annotated:
         return annotated == "eni", f"annotation {wellknown.BACKEND_TYPE}={annotated}"

@@ -28,6 +28,8 @@ def fulfilled(where: Where) -> str | None:
         return f"first=1, {where.has}"
     if where.begins:
         return f"tcp:22,{where.begins[0].upper()}443"
+    if where.is_ports:
+        return "80, 443"
     return "yes" if where.is_set else "off" if where.is_not else None
 
 
@@ -98,6 +100,82 @@ def test_of_two_rows_that_match_the_first_effect_counts(one: Row) -> None:
         found = fact_of(both, load_balancer_class, one.cloud)
         assert found is not None
         assert found.effect is min((row.effect for row in matching), key=order.index)
+
+
+AWS: Final = "service.beta.kubernetes.io/aws-load-balancer-"
+ALIBABA: Final = "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-"
+OCTAVIA: Final = "loadbalancer.openstack.org/"
+DO: Final = "service.beta.kubernetes.io/do-loadbalancer-"
+SCALEWAY: Final = "service.beta.kubernetes.io/scw-loadbalancer-"
+OCI: Final = "oci-network-load-balancer.oraclecloud.com/"
+ATTRIBUTES: Final = f"{AWS}target-group-attributes"
+TARGETS: Final = f"{AWS}nlb-target-type"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "load_balancer_class", "cloud", "name"),
+    [
+        # Attributes are read as the controllers read them.
+        ({ATTRIBUTES: "a=1, preserve_client_ip.enabled = false"}, "service.k8s.aws/nlb", "", "aws-nlb-preserve-off"),
+        ({ATTRIBUTES: "proxy_protocol_v2.enabled =true"}, "service.k8s.aws/nlb", "", "aws-target-group-proxy-protocol"),
+        (
+            {TARGETS: "ip", ATTRIBUTES: "preserve_client_ip.enabled= true"},
+            "service.k8s.aws/nlb",
+            "",
+            "aws-nlb-ip-preserved",
+        ),
+        ({TARGETS: "ip", ATTRIBUTES: "preserve_client_ip.enabledx=true"}, "service.k8s.aws/nlb", "", "aws-nlb-ip"),
+        # `nlb` is made by the cloud's own controller, which knows no ip targets: Local is needed.
+        ({f"{AWS}type": "nlb", TARGETS: "ip", ATTRIBUTES: "preserve_client_ip.enabled=true"}, "", "aws", None),
+        (
+            {f"{AWS}type": "external", TARGETS: "ip", ATTRIBUTES: "preserve_client_ip.enabled=true"},
+            "",
+            "aws",
+            "aws-nlb-ip-preserved",
+        ),
+        ({f"{AWS}type": "nlb"}, "", "aws", None),
+        ({f"{AWS}type": ""}, "", "aws", "aws-clb"),
+        ({f"{AWS}proxy-protocol-per-target-group": "80, 443"}, "service.k8s.aws/nlb", "", "aws-ports-proxy-protocol"),
+        ({f"{AWS}proxy-protocol-per-target-group": ""}, "service.k8s.aws/nlb", "", None),
+        # Values as they are written, where the controller compares them so.
+        ({f"{ALIBABA}proxy-protocol": "On"}, "alibabacloud.com/nlb", "", "alibaba-proxy-protocol"),
+        ({f"{ALIBABA}proxy-protocol": "On"}, "", "", None),
+        ({f"{OCTAVIA}proxy-protocol": "True"}, "", "", None),
+        ({f"{OCTAVIA}proxy-protocol": "v2"}, "", "", "openstack-proxy-protocol"),
+        ({f"{OCTAVIA}enable-health-monitor": "False"}, "", "", None),
+        ({f"{OCTAVIA}default-tls-container-ref": "secret"}, "", "openstack", "openstack-tls"),
+        ({f"{DO}enable-proxy-protocol": "T"}, "", "digitalocean", "digitalocean-proxy-protocol"),
+        ({f"{DO}http-ports": "80,8080"}, "", "", "digitalocean-http-ports"),
+        ({f"{SCALEWAY}proxy-protocol-v2": "80,443"}, "", "scaleway", "scaleway-proxy-protocol-v2"),
+        ({f"{SCALEWAY}proxy-protocol-v2": "*"}, "", "scaleway", "scaleway-proxy-protocol-v2"),
+        ({f"{SCALEWAY}proxy-protocol-v2": "False"}, "", "scaleway", "scaleway"),
+        (
+            {f"{OCI}is-ppv2-enabled": "True", "oci.oraclecloud.com/load-balancer-type": "nlb"},
+            "",
+            "oci",
+            "oracle-nlb-proxy-protocol",
+        ),
+        ({f"{OCI}is-ppv2-enabled": "true"}, "", "oci", "oracle"),
+        # Another controller's, by Alibaba Cloud's own annotations.
+        ({f"{ALIBABA}proxy-protocol": "on"}, "", "", "alibaba-clb-proxy-protocol"),
+        ({f"{ALIBABA}proxy-protocol": "on", "service.beta.kubernetes.io/class": "other"}, "", "", None),
+        (
+            {f"{ALIBABA}proxy-protocol": "on", "service.beta.kubernetes.io/class": ""},
+            "",
+            "",
+            "alibaba-clb-proxy-protocol",
+        ),
+        # Any text is the name of a shared address.
+        ({"metallb.io/allow-shared-ip": "false"}, "", "", "metallb-io-shared"),
+        ({"metallb.io/allow-shared-ip": ""}, "", "", None),
+    ],
+)
+def test_a_value_says_what_its_controller_makes_of_it(
+    annotations: dict[str, str], load_balancer_class: str, cloud: str, name: str | None
+) -> None:
+    found = fact_of(annotations, load_balancer_class, cloud)
+    row = None if found is None or found.effect is Effect.NEEDS else found.name
+    assert row == name
 
 
 @pytest.mark.parametrize("value", ["", "false", "no", "*,*", "Off "])
