@@ -11,8 +11,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,10 @@ from tests.locks import lock
 from tests.parts.build import PIP_INSTALL, ROOT
 
 FOLDER: Final = ROOT / "build" / "locks"
+AT_A_TIME: Final = 3
+"""Environments: most of the time goes into waiting for the index."""
+EDITABLE: Final = threading.Lock()
+"""An editable installation writes into the checkout."""
 READ: Final = """
 import importlib.metadata, json
 print(json.dumps({each.metadata["Name"]: each.requires or [] for each in importlib.metadata.distributions()}))
@@ -58,7 +64,9 @@ def install(name: str, python: Path) -> None:
     """
     if name in {"run", "dev"}:
         target = {"run": "install", "dev": "install-dev"}[name]
-        subprocess.run(["make", "--no-print-directory", "-s", target, f"VENV={FOLDER / name}"], cwd=ROOT, check=True)
+        command = ["make", "--no-print-directory", "-s", target, f"VENV={FOLDER / name}"]
+        with EDITABLE:
+            subprocess.run(command, cwd=ROOT, check=True)
     else:
         for each in lock.ENVIRONMENTS[name]:
             subprocess.run([python, *PIP_INSTALL, "-r", lock.FOLDER / f"{each}.txt"], check=True)
@@ -72,27 +80,30 @@ def faults(name: str, python: Path) -> list[str]:
     return lock.faults(lock.ENVIRONMENTS[name], requires=requires.get)
 
 
+def prove(name: str) -> list[str]:
+    """Make an environment, look at it, remove it; return what is wrong, after a line that says how it went."""
+    started = time.monotonic()
+    python = environment(name)
+    try:
+        install(name, python)
+        found = faults(name, python)
+    except subprocess.CalledProcessError as error:
+        found = [str(error)]
+    pip = subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True, text=True).stdout
+    told = f"{'FAILED' if found else 'complete'}, by {' '.join(pip.split()[:2])}"
+    lines = [f"{name:<11} {told}, {time.monotonic() - started:.0f} s", *(f"  {each}" for each in found)]
+    print("\n".join(lines), flush=True)
+    shutil.rmtree(FOLDER / name)
+    return found
+
+
 def main() -> None:
     """Install and look at the named environments, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", nargs="*", choices=[[], *lock.ENVIRONMENTS], metavar="ENVIRONMENT")
     chosen = parser.parse_args().environments or list(lock.ENVIRONMENTS)
-    failed = 0
-    for name in chosen:
-        started = time.monotonic()
-        python = environment(name)
-        try:
-            install(name, python)
-            found = faults(name, python)
-        except subprocess.CalledProcessError as error:
-            found = [str(error)]
-        failed += bool(found)
-        pip = subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True, text=True).stdout
-        told = f"{'FAILED' if found else 'complete'}, by {' '.join(pip.split()[:2])}"
-        print(f"{name:<11} {told}, {time.monotonic() - started:.0f} s", flush=True)
-        for each in found:
-            print(f"  {each}")
-        shutil.rmtree(FOLDER / name)
+    with ThreadPoolExecutor(max_workers=AT_A_TIME) as pool:
+        failed = sum(map(bool, pool.map(prove, chosen)))
     sys.exit(f"{failed} of {len(chosen)} locks are not complete" if failed else 0)
 
 
