@@ -234,4 +234,5 @@ def test_kubectl_shows_mode_priority_fallback_and_acceptance(control_plane: Cont
         *("NAME", "MODE", "PRIORITY", "FALLBACK", "ACCEPTED", "EXCEPTIONS ENDING", "AGE"),
     ]
     assert row.split()[:6] == [name, "Enforce", "7", "XForwardedFor", "True", "Ending"]
-    assert "Who answers for it." in control_plane.kubectl("explain", "clientippolicy.spec.exceptions.owner")
+    explained = control_plane.kubectl("explain", "clientippolicy.spec.exceptions.owner")
+    assert "Who is responsible for the exception." in explained

@@ -1,11 +1,11 @@
-{{- /* The names are fixed: the configuration's must sort before Istio's, and the certificate is for the Service's. */ -}}
+{{- /* The names are fixed: the configuration must sort before Istio's, and the certificate is issued for the Service's name. */ -}}
 {{- define "webhook.name" -}}client-ip-webhook{{- end -}}
 
 {{- define "webhook.selector" -}}
 app.kubernetes.io/name: {{ include "webhook.name" . }}
 {{- end -}}
 
-{{- /* A LabelSelector as CEL, as webhook/cli/cel.py writes it; a test keeps the two equal. */ -}}
+{{- /* A LabelSelector as CEL, as in webhook/cli/cel.py; a test ensures that both are equal. */ -}}
 {{- define "webhook.celSelector" -}}
 {{- $labels := printf "variables.%s" .labels -}}
 {{- $terms := list -}}
@@ -23,7 +23,7 @@ app.kubernetes.io/name: {{ include "webhook.name" . }}
 {{- join " && " $terms | default "true" -}}
 {{- end -}}
 
-{{- /* The expression that is true of an ingress gateway's Service. */ -}}
+{{- /* The expression that is true for the Service of an ingress gateway. */ -}}
 {{- define "webhook.gateways" -}}
 {{- $any := list -}}
 {{- range .Values.finalState.gateways -}}
@@ -46,7 +46,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{- /* Apart from the webhook's: its Services and its PodDisruptionBudget select by name. */ -}}
+{{- /* The scan needs a name of its own: the webhook's Services and PodDisruptionBudget select by name. */ -}}
 {{- define "webhook.scan.labels" -}}
 app.kubernetes.io/name: client-ip-scan
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -57,20 +57,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if eq .Values.certificates.mode "manual" -}}{{ .Values.certificates.manual.secretName }}{{- else -}}client-ip-webhook-tls{{- end -}}
 {{- end -}}
 
-{{- /* What values.schema.json can't say: values that must fit each other. */ -}}
+{{- /* Checks of several values together, which values.schema.json cannot express. */ -}}
 {{- define "webhook.check" -}}
 {{- $secret := .Values.certificates.secret -}}
 {{- if lt (int $secret.caLifeDays) (mul 3 (int $secret.leafLifeDays) | int) -}}
 {{- fail (printf "certificates.secret.caLifeDays: must be at least 3 times certificates.secret.leafLifeDays (%d), not %d" (mul 3 (int $secret.leafLifeDays)) (int $secret.caLifeDays)) -}}
 {{- end -}}
 {{- if and .Values.webhook.clientCA.names (not .Values.webhook.clientCA.certificates) -}}
-{{- fail "webhook.clientCA.names: go with webhook.clientCA.certificates" -}}
+{{- fail "webhook.clientCA.names: requires webhook.clientCA.certificates" -}}
 {{- end -}}
 {{- if eq (int .Values.webhook.port) (int .Values.probePort) -}}
-{{- fail (printf "probePort: must not be webhook.port (%d)" (int .Values.webhook.port)) -}}
+{{- fail (printf "probePort: must differ from webhook.port (%d)" (int .Values.webhook.port)) -}}
 {{- end -}}
 {{- if and .Values.hostNetwork (has 10250 (list (int .Values.webhook.port) (int .Values.probePort))) -}}
-{{- fail "webhook.port: 10250 is the kubelet's on every node, so it does not go with hostNetwork" -}}
+{{- fail "webhook.port: 10250 is used by the kubelet on every node, and cannot be combined with hostNetwork" -}}
 {{- end -}}
 {{- range .Values.envoyFilter.gateways -}}
 {{- if and (contains "*" (first (splitList "/" .))) (not $.Values.envoyFilter.anyNamespace) -}}
@@ -78,6 +78,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.istio.namespace .Release.Namespace -}}
-{{- fail (printf "istio.namespace: must not be the release's own namespace (%s), which the webhook never touches" .Release.Namespace) -}}
+{{- fail (printf "istio.namespace: must not be the release's namespace (%s), in which the webhook never changes objects" .Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
