@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -42,12 +43,12 @@ _TAGS: Final = tuple(
             r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
             list("yYnNtTfFoO"),
         ),
-        ("int", r"[-+]?(?:0b[01_]++|0o?[0-7_]++|0x[0-9a-fA-F_]++|0|[1-9][0-9_]*+)", list("-+0123456789")),
+        ("int", r"[-+]?(?:0[bB][01_]++|0[oO]?[0-7_]++|0[xX][0-9a-fA-F_]++|0|[1-9][0-9_]*+)", list("-+0123456789")),
         (
             "float",
             (
-                r"[-+]?(?:[0-9_]++|(?:[0-9][0-9_]*+)?+\.[0-9_]++)(?:[eE][-+]?[0-9]++)?"
-                r"|[-+]?[0-9][0-9_]*+\.|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+                r"[-+]?(?:[0-9_]++|(?:[0-9][0-9_]*+)?+\.[0-9_]++)(?:[eE][-+]?[0-9_]++)?"
+                r"|[-+]?[0-9][0-9_]*+\.(?:[eE][-+]?[0-9_]++)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
             ),
             list("-+0123456789."),
         ),
@@ -233,13 +234,22 @@ def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
 
 def _tag(event: yaml.ScalarEvent) -> str:
     if event.tag is not None:
-        return "str" if event.tag == "!" else str(event.tag).rpartition(":")[2]
-    if event.implicit[0]:
-        text = event.value
-        first = text[:1]
-        for tag, pattern, firsts in _TAGS:
-            if first in firsts and pattern.fullmatch(text):
-                return tag
+        tag = str(event.tag)
+        written = tag.removeprefix(_YAMLS_OWN)
+        return f"!!{written}" if written not in {tag, "str"} else "str"
+    return _resolved(event.value) if event.implicit[0] else "str"
+
+
+_YAMLS_OWN: Final = "tag:yaml.org,2002:"
+"""Before YAML's own tags, which are written `!!int`; all others say nothing of a scalar."""
+
+
+def _resolved(text: str) -> str:
+    """Return what an unquoted scalar is taken for."""
+    first = text[:1]
+    for tag, pattern, firsts in _TAGS:
+        if first in firsts and pattern.fullmatch(text):
+            return tag
     return "str"
 
 
@@ -265,27 +275,30 @@ class _Reader:
 
     def _mapping(self, pairs: "list[tuple[_Node, _Node]]", depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+        own: set[str] = set()
         for key_node, value_node in pairs:
             if key_node.items is not None or key_node.pairs is not None:
                 raise YAMLInvalid("a key must be a string", key_node.line)
             value = self.value(value_node, depth + 1)
-            if key_node.tag == "merge":
-                for each in value if isinstance(value, list) else [value]:
+            if key_node.tag in {"merge", "!!merge"}:
+                # As Go has it: what is merged replaces what stands before it, of several the first counts.
+                for each in reversed(value) if isinstance(value, list) else [value]:
                     if not isinstance(each, Mapping):
                         raise YAMLInvalid("'<<' can only merge mappings", key_node.line)
-                    for name, held in each.items():  # what came first stands
-                        merged.setdefault(name, held)
+                    found.update(each)
                 continue
             key = _key(key_node)
-            if key in found:
+            if key in own:
                 raise YAMLInvalid(f"duplicate key {key!r}", key_node.line)
+            own.add(key)
             found[key] = value
-        return merged | found if merged else found
+        return found
 
 
 def _key(node: _Node) -> str:
     """Keys become strings, as JSON has them."""
+    if node.tag == "float" and (text := node.text.lower()).endswith(("inf", "nan")):
+        return text.removeprefix("+")  # no number of JSON's, but a text
     scalar = _scalar(node)
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
@@ -293,23 +306,40 @@ def _key(node: _Node) -> str:
         raise YAMLInvalid("a key must be a string, not null", node.line)
     if isinstance(scalar, float):
         return _number_key(scalar)
+    if isinstance(scalar, int) and scalar > _INT64:
+        raise YAMLInvalid(f"a key must be a string, not {scalar}", node.line)
     return str(scalar)
 
 
 def _number_key(number: float) -> str:
-    """Return *number* as Go's `FormatFloat(…, 'g', -1, 64)` writes it: from a million on with an exponent."""
-    digits = Decimal(repr(number)).normalize()
+    """Return *number* as Go's `FormatFloat(…, 'g', -1, 32)` writes it: from a million on with an exponent."""
+    rounded = _single(number)
+    if math.isinf(rounded):
+        return ".inf" if number > 0 else "-.inf"
+    texts = (f"{rounded:.{digits}g}" for digits in range(1, 10))
+    shortest = next(text for text in texts if _single(float(text)) == rounded)
+    digits = Decimal(shortest).normalize()
     exponent = digits.adjusted()
-    if -4 <= exponent < 6:
+    if -4 <= exponent < 6 or not digits:
         return format(digits, "f")
     mantissa = format(digits.scaleb(-exponent), "f")
     return f"{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02}"
 
 
-def _scalar(node: _Node) -> Any:
-    text = node.text
+def _single(number: float) -> float:
+    """Return *number* in single precision."""
     try:
-        match node.tag:
+        return float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return math.inf
+
+
+def _scalar(node: _Node) -> Any:
+    text, tag = node.text, node.tag
+    if tag.startswith("!!"):
+        return _tagged(text, tag.removeprefix("!!"), node.line)
+    try:
+        match tag:
             case "null":
                 return None
             case "bool":
@@ -318,14 +348,33 @@ def _scalar(node: _Node) -> Any:
                 return _integer(text.replace("_", ""))
             case "float":
                 return _float(text, node.line)
-            case "binary":
-                return base64.b64decode(text).decode()
             case _:
                 return text
     except YAMLInvalid:
         raise
     except ValueError:
         return text
+
+
+def _tagged(text: str, tag: str, line: int) -> Any:
+    """Return what a scalar with one of YAML's own tags is: it must be what the tag says, quoted or not."""
+    if tag == "binary":
+        try:
+            return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True).decode(errors="replace")
+        except ValueError as error:
+            raise YAMLInvalid("!!binary is not base64", line) from error
+    if tag not in {"bool", "int", "float", "null", "timestamp"}:
+        return text
+    resolved = "timestamp" if tag == "timestamp" and _DATE.match(text) else _resolved(text)
+    value = _scalar(_Node(line, resolved, text))
+    if tag == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if resolved != tag or (tag == "int" and not isinstance(value, int)):
+        raise YAMLInvalid(f"{text[:40]!r} is no !!{tag}", line)
+    return value
+
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}", re.ASCII)
 
 
 def _float(text: str, line: int) -> float:
@@ -338,7 +387,21 @@ def _float(text: str, line: int) -> float:
     raise YAMLInvalid(f"{text} cannot be represented in JSON", line)
 
 
-def _integer(text: str) -> int:
+_INT64: Final = (1 << 63) - 1
+_UINT64: Final = (1 << 64) - 1
+
+
+def _integer(text: str) -> int | float:
+    """What is beyond 64 bits is a float, as Go has it, or a text where it is no decimal number."""
+    number = _exact_integer(text)
+    if -_INT64 - 1 <= number <= _UINT64:
+        return number
+    if text.lstrip("+-")[:2].lower() in {"0b", "0o", "0x"}:
+        raise ValueError("too large")
+    return float(text)
+
+
+def _exact_integer(text: str) -> int:
     sign = -1 if text.startswith("-") else 1
     digits = text.lstrip("+-")
     if len(digits) > 400:

@@ -71,7 +71,16 @@ def refused(text: str, **limits: int) -> tuple[str, int, int]:
         ("!!binary aGk=", "hi"),
         ("1e400", "1e400"),
         ('!!int "7"', 7),
-        ("!!int a", "a"),
+        ("!!float 0x10", 16.0),
+        ("0O17", 15),
+        ("0B11", 3),
+        ("0X1F", 31),
+        ("1.e5", 100000.0),
+        ("18446744073709551615", 18446744073709551615),
+        ("18446744073709551616", 18446744073709551616.0),
+        ("-9223372036854775809", -9223372036854775809.0),
+        ("0xfffffffffffffffff", "0xfffffffffffffffff"),
+        ("!<tag:example.com,2000:int> a", "a"),
         ("!!float 7", 7.0),
         ("!!bool yes", True),
         ("!custom 7", "7"),
@@ -297,9 +306,17 @@ def test_json_is_yaml(tree: Any) -> None:
     assert found == ([] if tree is None else [tree])
 
 
-def test_what_is_merged_first_stands() -> None:
+@pytest.mark.parametrize("text", ["!!int a", "!!int 08", "!!bool 1", "!!null x", "!!float x", '!!binary "!!"'])
+def test_a_scalar_that_is_not_what_its_tag_says_is_an_error(text: str) -> None:
+    with pytest.raises(YAMLInvalid):
+        value(text)
+
+
+def test_what_is_merged_replaces_what_stands_before_it() -> None:
+    """As Go has it; of a list of mappings the first counts."""
     assert value("<<: [{a: 1, b: 1}, {a: 2, c: 2}]\nc: 3\n") == {"a": 1, "b": 1, "c": 3}
-    assert value("b: 3\n<<: {a: 1}\n? <<\n: {a: 2, b: 2}\n") == {"a": 1, "b": 3}
+    assert value("b: 3\n<<: {a: 1}\n? <<\n: {a: 2, b: 2}\n") == {"a": 2, "b": 2}
+    assert value("b: {p: 3, <<: {p: 1, q: 2}, r: 4}") == {"b": {"p": 1, "q": 2, "r": 4}}
 
 
 @pytest.mark.parametrize(
