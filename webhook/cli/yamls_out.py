@@ -60,4 +60,7 @@ def yaml_stream(documents: Iterable[Any]) -> Iterable[str]:
         yaml.dump(
             document, out, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=_WIDTH
         )
-        yield ("---\n" if number else "") + out.getvalue().removesuffix("...\n")
+        text = out.getvalue()
+        # A mark of the document's end stands at the head of its line: in a text that ends so, it is indented.
+        end = len("...\n") if text.endswith("\n...\n") else 0
+        yield ("---\n" if number else "") + text[: len(text) - end]
