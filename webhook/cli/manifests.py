@@ -23,7 +23,7 @@ from webhook.rules.decide import pod_of
 from webhook.rules.ends import read_time
 from webhook.rules.objects import GROUPS, ObjectMeta, Pod, Reviewed, Service
 from webhook.rules.snapshot import Request, Snapshot
-from webhook.rules.templates import ShapedTemplate, as_daemon, pod_templates
+from webhook.rules.templates import MAX_TEMPLATES, ShapedTemplate, as_daemon, pod_templates
 
 API_VERSIONS: Final = {kind: f"{group}/v1".lstrip("/") for kind, group in GROUPS.items()}
 STDIN: Final = "-"
@@ -227,6 +227,8 @@ def _subjects(
     # Whether it is a fact or not: Terway's DaemonSet is evidence, and a workload as well.
     whole = API_VERSIONS.get(found.kind) == found.api_version
     templates = () if whole else pod_templates(found.value)
+    if len(templates) == MAX_TEMPLATES:
+        remarks.append(f"not decided: what is in {found.kind} beyond its first {MAX_TEMPLATES} pod templates")
     try:
         if whole:
             reviewed, excess = decode_reviewed(found.value)

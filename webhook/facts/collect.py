@@ -53,13 +53,16 @@ KINDS: Final = frozenset(
         ("v1", "ConfigMap"),
         ("apps/v1", "DaemonSet"),
         ("node.k8s.io/v1", "RuntimeClass"),
+        ("node.k8s.io/v1beta1", "RuntimeClass"),
         ("gateway.networking.k8s.io/v1", "GatewayClass"),
         ("gateway.networking.k8s.io/v1beta1", "GatewayClass"),
+        ("gateway.networking.k8s.io/v1alpha2", "GatewayClass"),
         ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+        ("admissionregistration.k8s.io/v1beta1", "MutatingWebhookConfiguration"),
         (wellknown.POLICY_API_VERSION, wellknown.POLICY_KIND),
     }
 )
-"""By apiVersion and kind: what a Collector makes facts of."""
+"""By apiVersion and kind: what a Collector makes facts of; dumps may have older versions, which say the same."""
 
 
 class FactError(ValueError):

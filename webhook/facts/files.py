@@ -5,13 +5,14 @@ This is the embedded default, no cluster needed; it never imports `kubernetes`. 
 changes nothing: the last good facts stay in use.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from webhook.facts.collect import Collector, FactError
+from webhook.facts.collect import KINDS, Collector, FactError
 from webhook.facts.packed import Archive, EncodingInvalid, Unpacked, is_readable, text_of, unpack
 from webhook.facts.problem import Problem
 from webhook.rules import wellknown
@@ -100,7 +101,7 @@ def read(
     for each in unpack(name, text, archive, problems):
         if not each.packed:
             yield from _read_text(each, problems)
-        elif not facts_alone or MAY_BE_FACT.search(each.data):
+        elif not facts_alone or may_be_fact(each.data):
             mistakes: list[Problem] = []
             yield from _read_text(each, mistakes)
             archive.unread += [f"{each.name.partition('!')[2]} ({mistakes[0].message})"] if mistakes else []
@@ -108,10 +109,15 @@ def read(
         remarks += archive.remarks(name)
 
 
-MAY_BE_FACT: Final = re.compile(
-    rb"kind\"?\s*:\s*\"?(Node|Namespace|ConfigMap|DaemonSet|MutatingWebhookConfiguration|ClientIPPolicy|List)"
-)
-"""Of the bytes of a file: `NodeList` and the like begin so too."""
+_FACTS: Final = "|".join(sorted({"List", *(kind for _, kind in KINDS)}))
+_MAY_BE_FACT: Final = re.compile(rf"kind[\"']?\s*:\s*[\"']?({_FACTS})".encode())
+
+
+def may_be_fact(data: bytes) -> bool:
+    """Return whether a file holds a fact, by its look: `NodeList` and the like begin as their kinds do."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.replace(b"\0", b"")
+    return _MAY_BE_FACT.search(data) is not None
 
 
 def _read_text(file: Unpacked, problems: list[Problem]) -> Iterator[Found]:

@@ -19,6 +19,7 @@ from webhook.cli.main import client_ip
 from webhook.facts.kubeconfig import KubeconfigUnreadable, context_namespace
 from webhook.facts.packed import Archive, unpack
 from webhook.facts.problem import Problem
+from webhook.rules.templates import MAX_TEMPLATES
 
 LABELS: Final = {"client-ip.dev/preserve": "enabled", "istio-injection": "enabled"}
 SHOP: Final = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": LABELS}}
@@ -175,6 +176,68 @@ def test_a_state_is_read_however_it_is_packed(check: Check, name: str) -> None:
     manifest = check.file("m.yaml", given)
     piped = check.reasons("--state", "-", manifest, given=PACKED[name]())
     assert piped == {"shop/Pod/web": "tproxy"}, "and from standard input"
+
+
+SANDBOX: Final = {
+    "apiVersion": "node.k8s.io/v1",
+    "kind": "RuntimeClass",
+    "metadata": {"name": "fast"},
+    "handler": "kata-qemu",
+}
+CLASS: Final = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "GatewayClass",
+    "metadata": {"name": "mine"},
+    "spec": {"controllerName": "istio.io/gateway-controller"},
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("listed", [False, True], ids=["each by itself", "typed lists"])
+def test_every_kind_of_fact_is_found_in_a_dump(check: Check, encoding: str, listed: bool) -> None:  # noqa: FBT001
+    """Each in a file of its own, as must-gather has them."""
+    facts = (*STATE, SANDBOX, CLASS)
+    files = {}
+    for each in facts:
+        kind = str(each["kind"])
+        document = {"apiVersion": each["apiVersion"], "kind": f"{kind}List", "items": [each]} if listed else each
+        files[f"dump/{kind.lower()}.yaml"] = as_yaml(document).decode().encode(encoding)
+    state = check.file("dump.tgz", tar(files))
+    labels = {"gateway.networking.k8s.io/gateway-class-name": "mine"}
+    gateway = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "gateway", "namespace": "shop", "labels": labels},
+        "spec": {"type": "LoadBalancer"},
+    }
+    sandboxed = {**pod("sandboxed"), "spec": {"containers": CONTAINERS, "runtimeClassName": "fast"}}
+    found = check.reasons("--state", state, "-", given=as_yaml(pod(), sandboxed, gateway))
+    assert found == {
+        "shop/Pod/web": "tproxy",
+        "shop/Pod/sandboxed": "sandboxed",
+        "shop/Service/gateway": "local",
+    }
+
+
+def test_an_older_version_of_a_fact_says_the_same(check: Check) -> None:
+    older = (SHOP, NODE, {**INJECTOR, "apiVersion": "admissionregistration.k8s.io/v1beta1"})
+    state = check.file("older.yaml", as_yaml(*older, {**SANDBOX, "apiVersion": "node.k8s.io/v1beta1"}))
+    sandboxed = {**pod("sandboxed"), "spec": {"containers": CONTAINERS, "runtimeClassName": "fast"}}
+    found = check.reasons("--state", state, "-", given=as_yaml(pod(), sandboxed))
+    assert found == {"shop/Pod/web": "tproxy", "shop/Pod/sandboxed": "sandboxed"}
+
+
+def test_pod_templates_beyond_the_limit_are_named(check: Check) -> None:
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": CONTAINERS}}
+    many = {
+        "apiVersion": "example.com/v1",
+        "kind": "Many",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"tasks": [{"template": template}] * (MAX_TEMPLATES + 1)},
+    }
+    done = check.run("--state", check.state, "-", given=as_yaml(many))
+    assert done.exception is None
+    assert f"not decided: what is in Many beyond its first {MAX_TEMPLATES} pod templates" in done.stderr
 
 
 def test_what_of_a_dump_is_not_read_is_named(check: Check) -> None:
