@@ -246,13 +246,13 @@ def decide(state: State, *, now: datetime, settings: Settings, observed: Observa
     if leaf is None:
         return RenewLeaf("there is no leaf")
     if issuer is None:
-        return RenewLeaf("the leaf was signed by no CA of the bundle")
+        return RenewLeaf("the leaf was not signed by a CA of the bundle")
     if reason := _leaf_is_unusable(leaf, now):
         return RenewLeaf(reason)
     if issuer != signing:
         if _seen(observed.trusted_for, fingerprint(signing.certificate)) >= settings.propagation:
             return RenewLeaf("the new CA is in every caBundle")
-        return Keep(f"the new CA signs once every caBundle has held it for {settings.propagation}")
+        return Keep(f"the new CA signs after every caBundle has had it for {settings.propagation}")
     if reason := _leaf_is_due(state.requests, leaf, now, settings):
         return RenewLeaf(reason)
     return _drop_or_keep(state, leaf, now, settings, observed)
@@ -318,11 +318,11 @@ def _ca_is_due(state: State, now: datetime, settings: Settings) -> str:
     if signing is None:
         return "there is no CA that can sign" if state.authorities else "there is no CA"
     if now < signing.not_before:
-        return f"the CA is not valid before {signing.not_before.isoformat()}: the clock went back"
+        return f"the CA is not valid before {signing.not_before.isoformat()}: the clock was set back"
     if now >= signing.not_after:
         return f"the CA expired at {signing.not_after.isoformat()}"
     if Request.CA in state.requests:
-        return "a new CA was asked for"
+        return "a new CA was requested"
     if now >= (due := renewal_time(signing.certificate)):
         return f"the CA has used two thirds of its life since {due.isoformat()}"
     if lasts_longer(signing.certificate, settings.ca_life):
@@ -334,7 +334,7 @@ def _ca_is_due(state: State, now: datetime, settings: Settings) -> str:
 
 def _leaf_is_unusable(leaf: Pair, now: datetime) -> str:
     if now < leaf.not_before:
-        return f"the leaf is not valid before {leaf.not_before.isoformat()}: the clock went back"
+        return f"the leaf is not valid before {leaf.not_before.isoformat()}: the clock was set back"
     if now >= leaf.not_after:
         return f"the leaf expired at {leaf.not_after.isoformat()}"
     return ""
@@ -342,7 +342,7 @@ def _leaf_is_unusable(leaf: Pair, now: datetime) -> str:
 
 def _leaf_is_due(requests: frozenset[Request], leaf: Pair, now: datetime, settings: Settings) -> str:
     if Request.LEAF in requests:
-        return "a new leaf was asked for"
+        return "a new leaf was requested"
     if missing := _wanted_names(settings) - certified_names(leaf.certificate):
         return f"the leaf is not for {', '.join(sorted(missing))}"
     if lasts_longer(leaf.certificate, settings.leaf_life):
@@ -365,9 +365,9 @@ def _drop_or_keep(state: State, leaf: Pair, now: datetime, settings: Settings, o
     if going and _seen(observed.stored_for, leaf.fingerprint) < settings.adoption:
         return Keep(f"old CAs are dropped once the new leaf has been stored for {settings.adoption}")
     if going or asked:
-        reason = "old CAs were to be dropped at once" if asked else "no leaf that they signed is alive"
+        reason = "dropping old CAs was requested" if asked else "every leaf that they signed has expired"
         return DropOldCA(reason, _fingerprints(going))
-    return Keep(f"the leaf is good until its renewal at {renewal_time(leaf.certificate).isoformat()}")
+    return Keep(f"the leaf is valid, and is renewed at {renewal_time(leaf.certificate).isoformat()}")
 
 
 def _wanted_names(settings: Settings) -> frozenset[str]:
@@ -390,7 +390,7 @@ def _fingerprints(authorities: tuple[Authority, ...]) -> frozenset[str]:
 def _renew(state: State, now: datetime, settings: Settings) -> State:
     signing = state.signing
     if signing is None:
-        raise ValueError("a leaf can't be renewed without a CA")
+        raise ValueError("a leaf cannot be renewed without a CA")
     leaf = issue_leaf(signing, names=_names(state.leaf, settings), now=now, life=settings.leaf_life)
     first, *old = state.authorities
     # A clock that went back may have signed a longer-lived leaf before.

@@ -121,7 +121,7 @@ def _check_kind(key: object, field: str) -> None:
     )
     is_rsa = isinstance(key, rsa.RSAPublicKey) and key.key_size in RSA_BITS
     if not (curve or is_rsa or isinstance(key, ed25519.Ed25519PublicKey)):
-        raise PairError(field, f"has a key of a kind that is not served: must be {KINDS}")
+        raise PairError(field, f"has an unsupported type of key: must be {KINDS}")
 
 
 def _certificate(pem: bytes, field: str) -> x509.Certificate:
@@ -134,9 +134,9 @@ def _certificate(pem: bytes, field: str) -> x509.Certificate:
         certificate = x509.load_pem_x509_certificates(pem)[0]
         certificate.public_key()
     except UNREADABLE as error:
-        raise PairError(field, f"holds no readable PEM certificate ({error})") from error
+        raise PairError(field, f"contains no readable PEM certificate ({error})") from error
     if pem.count(b"-----BEGIN ") != pem.count(b"-----END "):
-        raise PairError(field, "is cut off: a PEM block has no end")
+        raise PairError(field, "is truncated: a PEM block has no end")
     return certificate
 
 
@@ -149,7 +149,7 @@ def _private_key(pem: bytes, field: str) -> PrivateKeyTypes:
         # Unproved: an RSA key's own proof takes seconds where it is long. OpenSSL proves that it fits its certificate.
         return serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError as error:
-        raise PairError(field, "is encrypted; a server has nobody to ask for the passphrase") from error
+        raise PairError(field, "is encrypted; the server cannot ask for a passphrase") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         # The library's own message is left out: it must never quote a key.
-        raise PairError(field, "holds no readable PEM private key") from error
+        raise PairError(field, "contains no readable PEM private key") from error

@@ -126,7 +126,7 @@ class Status:
     authorities: int = 0
     trusted: bool = False
     callers: int = 0
-    reason: str = "no pass has ended yet"
+    reason: str = "the first check has not finished yet"
     problems: tuple[str, ...] = ()
     error: str = ""
     skew: timedelta = timedelta()
@@ -385,7 +385,7 @@ class Rotator:
                 patched = None
             if patched is not None:
                 self._counts["inject"] += 1
-                log.info("the caBundle of %s is ours again", configuration["metadata"]["name"])
+                log.info("the caBundle of %s was restored", configuration["metadata"]["name"])
             current.append(configuration if patched is None else patched)
         return current
 
@@ -394,7 +394,7 @@ class Rotator:
         if leaf is None or issuer is None or leaf == self._serving.pair:
             return
         if not self._may_serve(leaf, issuer.certificate, trust, now):
-            log.info("the new leaf waits until its CA has spread to every caBundle")
+            log.info("the new leaf is served after its CA is in every caBundle")
             return
         # By force: a leaf outside its life, which a clock must have moved to meanwhile, is still better than none.
         self._serving.replace(leaf.certificate_pem, leaf.key_pem, now=now, force=True)

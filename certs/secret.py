@@ -102,7 +102,7 @@ def write_secret(
 
     """
     if state.leaf is None or state.ca_key_pem is None:
-        raise ValueError("a state without a leaf or a CA's key can't be stored")
+        raise ValueError("a state without a leaf or a CA key cannot be stored")
     metadata = dict(_mapping((secret or {}).get("metadata")))
     annotations = {
         key: value for key, value in _mapping(metadata.get("annotations")).items() if key not in (ROTATE, DROP_OLD)
@@ -188,20 +188,20 @@ def _decoded(value: str) -> bytes:
 def _authorities(data: Mapping[str, bytes], problems: list[str], organization: str | None) -> tuple[Authority, ...]:
     bundle = parse_bundle(data[CA_CRT])
     if bundle.unreadable:
-        problems.append(f"{CA_CRT}: {bundle.unreadable} certificates can't be read")
+        problems.append(f"{CA_CRT}: {bundle.unreadable} certificates cannot be read")
     foreign = [certificate for certificate in bundle.certificates if not is_ca(certificate)]
     if foreign:
-        problems.append(f"{CA_CRT}: {len(foreign)} certificates are no CAs")
+        problems.append(f"{CA_CRT}: {len(foreign)} certificates are not CA certificates")
     others = [
         certificate
         for certificate in bundle.certificates
         if organization is not None and certificate not in foreign and not is_ours(certificate, organization)
     ]
     if others:
-        problems.append(f"{CA_CRT}: {len(others)} CAs are not ours")
+        problems.append(f"{CA_CRT}: {len(others)} CAs are not the webhook's")
     known = [certificate for certificate in bundle.certificates if certificate not in (*foreign, *others)]
     if len(known) > MAX_AUTHORITIES:
-        problems.append(f"{CA_CRT}: holds {len(known)} CAs, of which the first {MAX_AUTHORITIES} count")
+        problems.append(f"{CA_CRT}: has {len(known)} CAs, of which only the first {MAX_AUTHORITIES} are used")
     expiries = _expiries(data[AUTHORITIES])
     return tuple(
         Authority(certificate=certificate, last_leaf_expires=_last_leaf_expires(certificate, expiries))
@@ -231,7 +231,7 @@ def _last_leaf_expires(certificate: x509.Certificate, expiries: Mapping[str, Any
 def _ca_key(authorities: tuple[Authority, ...], data: Mapping[str, bytes], problems: list[str]) -> bytes | None:
     if not authorities:
         if data[CA_CRT]:
-            problems.append(f"{CA_CRT}: holds no CA")
+            problems.append(f"{CA_CRT}: contains no CA")
         return None
     first = render_bundle([authorities[0].certificate])
     pair = _ecdsa_pair(first, data[CA_KEY], CA_CRT, CA_KEY, problems)
@@ -243,11 +243,11 @@ def _leaf(authorities: tuple[Authority, ...], data: Mapping[str, bytes], problem
     if pair is None:
         return None
     if not any(is_signed_by(pair.certificate, known.certificate) for known in authorities):
-        problems.append(f"{TLS_CRT}: was signed by none of the CAs in {CA_CRT}")
+        problems.append(f"{TLS_CRT}: was not signed by a CA in {CA_CRT}")
         return None
     # OpenSSL would not serve it: https://docs.openssl.org/3.0/man3/SSL_CTX_set_security_level/
     if not isinstance(pair.certificate.signature_hash_algorithm, hashes.SHA256):
-        problems.append(f"{TLS_CRT}: is not signed over SHA-256, so it is not ours")
+        problems.append(f"{TLS_CRT}: is not signed with SHA-256, so it is not the webhook's")
         return None
     return pair
 
@@ -258,7 +258,7 @@ def _ecdsa_pair(
     if not certificate or not key_pem:  # named already, where the data was read
         return None
     if len(key_pem) > MAX_KEY_BYTES:
-        problems.append(f"{key_field}: is larger than {MAX_KEY_BYTES} bytes, so it is not ours")
+        problems.append(f"{key_field}: is larger than {MAX_KEY_BYTES} bytes, so it is not the webhook's")
         return None
     try:
         pair = parse_pair(certificate, key_pem, certificate_field=certificate_field, key_field=key_field)
@@ -267,7 +267,7 @@ def _ecdsa_pair(
         return None
     key = pair.certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        problems.append(f"{certificate_field}: is not for an ECDSA P-256 key, so it is not ours")
+        problems.append(f"{certificate_field}: is not for an ECDSA P-256 key, so it is not the webhook's")
         return None
     # A chain that somebody appended is left out: OpenSSL refuses to serve some, and no client of ours needs any.
     return replace(pair, certificate_pem=render_bundle([pair.certificate]))

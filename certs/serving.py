@@ -114,7 +114,7 @@ class ServingCertificate:
         if len(client_ca) > MAX_CERTIFICATE_BYTES:
             raise PairError(field, f"is larger than {MAX_CERTIFICATE_BYTES} bytes")
         if not parse_bundle(client_ca).certificates:
-            raise PairError(field, "holds no readable PEM certificate")
+            raise PairError(field, "contains no readable PEM certificate")
         before, self._client_ca = self._client_ca, client_ca.decode(errors="replace")
         try:
             _trust(_server_context(), self._client_ca, field)
@@ -256,7 +256,7 @@ class _Stamp:
         try:
             found = path.stat()
         except OSError as error:
-            raise PairError(str(path), f"can't be read ({error.strerror})") from error
+            raise PairError(str(path), f"cannot be read ({error.strerror})") from error
         return cls(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
@@ -272,7 +272,7 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise PairError(str(path), f"can't be read ({error.strerror})") from error
+        raise PairError(str(path), f"cannot be read ({error.strerror})") from error
     if len(content) > MAX_FILE_BYTES:
         raise PairError(str(path), f"is larger than {MAX_FILE_BYTES} bytes")
     return content
@@ -299,7 +299,7 @@ def _trust(context: ssl.SSLContext, client_ca: str, field: str) -> None:
     try:
         context.load_verify_locations(cadata=client_ca)
     except (ssl.SSLError, ValueError) as error:
-        raise PairError(field, f"holds no CA certificate that OpenSSL can read ({error})") from error
+        raise PairError(field, f"contains no CA certificate that OpenSSL can read ({error})") from error
     context.verify_mode = ssl.CERT_REQUIRED
 
 
@@ -317,6 +317,6 @@ def _proved_context(pair: Pair, certificate_field: str, client_ca: str | None) -
             context.load_cert_chain(certificate, key)
         except ssl.SSLError as error:
             raise PairError(
-                certificate_field, f"OpenSSL refuses the certificate or its key ({error.reason})"
+                certificate_field, f"OpenSSL rejects the certificate or its key ({error.reason})"
             ) from error
     return context

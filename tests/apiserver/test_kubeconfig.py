@@ -317,16 +317,16 @@ def test_a_plugin_beside_the_kubeconfig_is_found(config: Config) -> None:
     [
         ("sys.exit('log in first')", {}, "log in first"),
         ("print('no JSON')", {}, "failed to decode process output"),
-        ("give()", {}, "it gave neither a token nor a certificate"),
-        ("give(clientCertificateData='x')", {}, "it gave a certificate without its key"),
+        ("give()", {}, "returned neither a token nor a certificate"),
+        ("give(clientCertificateData='x')", {}, "returned a certificate without a key"),
         (
             "give(token='x')",
             {"command": "no-such-login", "installHint": "get it there"},
-            "no such program\nget it there",
+            "program not found\nget it there",
         ),
-        ("give(token='x')", {"command": None}, "there is no command"),
+        ("give(token='x')", {"command": None}, "command is missing"),
         ("give(token='x')", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "must be client.authentication"),
-        ("give(token='x')", {"interactiveMode": "Always"}, "it needs a person at a terminal"),
+        ("give(token='x')", {"interactiveMode": "Always"}, "requires a terminal"),
     ],
 )
 def test_a_plugin_that_gives_nothing_is_named(config: Config, body: str, more: dict[str, Any], said: str) -> None:
@@ -390,7 +390,7 @@ def test_oidc_gives_its_token_and_nothing_else_is_written_back(plane: ControlPla
     text = config.file.read_text()
     assert user_of(before) == "system:serviceaccount:default:oidc"
     config.user["auth-provider"]["config"]["id-token"] = "no token"
-    with pytest.raises(KubeConfigInvalid, match="auth-provider oidc gave no token: log in again"):
+    with pytest.raises(KubeConfigInvalid, match="auth-provider oidc returned no token: log in again"):
         connect(config.write(), None)
     assert yaml.safe_load(text)["users"][0]["user"]["auth-provider"]["config"]["id-token"] == token
 
@@ -469,7 +469,7 @@ def change(config: Config, where: str, **fields: Any) -> None:
         ("context", {"cluster": "gone"}, "there is no cluster 'gone' in the kubeconfig, only test"),
         ("context", {"user": "gone"}, "there is no user 'gone' in the kubeconfig, only test"),
         ("document", {"current-context": "gone"}, "there is no context 'gone' in the kubeconfig, only test"),
-        ("document", {"current-context": ""}, "the kubeconfig has no current-context: name one (--context)"),
+        ("document", {"current-context": ""}, "the kubeconfig has no current-context: set one with --context"),
         ("document", {"contexts": None}, "there is no context 'test' in the kubeconfig, only none"),
         ("cluster", {"server": ""}, "cluster test of context test has no server"),
         ("cluster", {"insecure-skip-tls-verify": True}, "contradict each other"),
@@ -479,12 +479,12 @@ def change(config: Config, where: str, **fields: Any) -> None:
         (
             "cluster",
             {"proxy-url": "socks5://127.0.0.1:1080", "tls-server-name": "a"},
-            "tls-server-name can't be had through a SOCKS proxy",
+            "tls-server-name cannot be used with a SOCKS proxy",
         ),
         ("user", {"auth-provider": {"name": "azure"}}, "auth-provider azure was removed in Kubernetes 1.26"),
         ("user", {"auth-provider": {"name": "gcp"}}, "auth-provider gcp was removed in Kubernetes 1.26"),
         ("user", {"as-groups": ["devs"]}, "groups can only be impersonated with a user"),
-        ("user", {"as": "a\nb"}, "can't be sent in a header"),
+        ("user", {"as": "a\nb"}, "cannot be sent in a header"),
         ("cluster", {"certificate-authority": "gone.crt", "certificate-authority-data": ""}, "gone.crt"),
     ],
 )

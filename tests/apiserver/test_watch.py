@@ -381,8 +381,8 @@ def test_what_rbac_hides_is_said_and_the_rest_is_known(
         wait_for(lambda: not source.untried(), source.untried)
         assert "seen-1" in _as_known(source)
         assert sorted(source.missing()) == ["injectors", "namespaces"]
-        said = [record.getMessage() for record in caplog.records if "can't be read" in record.getMessage()]
-        assert len([line for line in said if line.startswith("namespaces can't be read: 403: ")]) == 1
+        said = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+        assert len([line for line in said if line.startswith("namespaces cannot be read: 403: ")]) == 1
     client.delete("v1", "Node", "seen-1")
 
 

@@ -85,7 +85,7 @@ def reload(target: Target, server: Server, state: Path, review: Path) -> dict[st
     time.sleep(1)
     changed.rename(state)
     load = finish(running, "reload", seconds=120)
-    server.wait_for_log("files changed: read again")
+    server.wait_for_log("reloaded changed files")
     return {
         "reload_longest_wait_seconds": load.latency_seconds["max"],
         "reload_p99_seconds": load.latency_seconds["p99"],

@@ -32,13 +32,13 @@ class Plain:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reviews = Counter(
             "client_ip_reviews",
-            "Admission reviews answered, by what was asked and what was decided.",
+            "Admission reviews answered, by object, decision and mode.",
             ("kind", "operation", "reason", "mode", "patched", "dry_run"),
             registry=registry,
         )
         self._duration = Histogram(
             "client_ip_review_duration_seconds",
-            "From the review's last byte to the response's first.",
+            "Time from the last byte of a review to the first byte of the response.",
             buckets=BUCKETS,
             registry=registry,
         )

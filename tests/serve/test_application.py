@@ -199,8 +199,8 @@ async def rotating(facts: Facts, aiohttp_client: AiohttpClient) -> tuple[Client,
 
 async def test_it_is_not_ready_until_its_certificate_is_trusted(rotating: tuple[Client, World, Rotator]) -> None:
     client, world, rotator = rotating
-    beginning = "the certificate is not served and trusted yet: "
-    assert await ready(client) == (503, [f"{beginning}no pass has ended yet"])
+    beginning = "the certificate is not yet served and trusted: "
+    assert await ready(client) == (503, [f"{beginning}the first check has not finished yet"])
     world.cluster.refusals["get secret"] = UnavailableError("503: overloaded")
     running = asyncio.create_task(rotator.run())
     try:
@@ -378,7 +378,7 @@ async def test_a_bug_is_a_500_and_the_next_request_works(fallback: Client, state
 
     right, state.now = state.now, fails
     answer = await fallback.post("/mutate", data=REVIEW, headers=JSON)
-    assert (answer.status, await answer.text()) == (500, "internal error; the server's log has it\n")
+    assert (answer.status, await answer.text()) == (500, "internal error; see the server's log\n")
     state.now = right
     assert (await fallback.post("/mutate", data=REVIEW, headers=JSON)).status == 200
 

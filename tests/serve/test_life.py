@@ -45,7 +45,7 @@ def test_changed_files_are_read_again_and_bad_ones_change_nothing(tmp_path: Path
             .replace("3.10.0", "6.8.0")
             .replace(".el7.", ".ubuntu.")
         )
-        server.wait_for_log("files changed: read again")
+        server.wait_for_log("reloaded changed files")
         assert server.ask(review(pinned)).response["auditAnnotations"]["reason"] == "tproxy"
         nodes.write_text(text + "\n- [")
         server.wait_for_log("nodes.yaml:")

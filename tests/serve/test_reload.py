@@ -53,9 +53,9 @@ def test_a_reader_that_is_killed_is_started_again(tmp_path: Path, state: Path) -
         (state / "new").write_text(changed)
         (state / "new").rename(nodes)
         os.kill(_reader(server), signal.SIGKILL)
-        server.wait_for_log("the files' reader ended")
+        server.wait_for_log("the process that reads the files ended")
         assert server.probe("/readyz").status == 200
-        server.wait_for_log("files changed: read again", seconds=30)
+        server.wait_for_log("reloaded changed files", seconds=30)
         assert server.ask(review(LEGACY)).response["auditAnnotations"]["reason"] == "tproxy"
 
 
@@ -73,9 +73,9 @@ def test_a_file_that_is_written_slowly_is_never_believed_by_half(tmp_path: Path,
                     assert server.ask(review(POD)).response == before
                     time.sleep(0.05)
             file.write("# all of it\n")
-        server.wait_for_log("files changed: read again", seconds=30)
+        server.wait_for_log("reloaded changed files", seconds=30)
         assert server.ask(review(POD)).response == before
-        assert server.log.read_text().count("files changed") == 1
+        assert server.log.read_text().count("reloaded changed files") == 1
 
 
 def test_what_can_t_be_used_is_said_once_and_used_when_it_can(tmp_path: Path, state: Path) -> None:
@@ -88,5 +88,5 @@ def test_what_can_t_be_used_is_said_once_and_used_when_it_can(tmp_path: Path, st
         assert server.log.read_text().count("the previous state stays in use") == 1
         assert server.metric('client_ip_cache_age_seconds{kind="files"}') > 3
         nodes.write_text(whole)
-        server.wait_for_log("files changed: read again", seconds=30)
+        server.wait_for_log("reloaded changed files", seconds=30)
         assert server.metric('client_ip_cache_age_seconds{kind="files"}') < 3

@@ -48,7 +48,7 @@ def test_the_outcome_of_the_last_scan_is_shown(tmp_path: Path, cluster: str) -> 
         assert f"\n{LAST} 0.0\n" in text
         server.probe("/metrics")
         assert server.stop() == 0
-        assert server.log.read_text().count("is not the outcome of a scan") == 1
+        assert server.log.read_text().count("does not contain the outcome of a scan") == 1
 
 
 def test_without_a_scan_there_is_no_metric_of_one(tmp_path: Path, cluster: str) -> None:

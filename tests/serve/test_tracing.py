@@ -192,7 +192,7 @@ def test_a_collector_that_is_away_costs_no_review_and_two_lines(tmp_path: Path, 
         connection.close()
         assert server.stop() == 0
         log = server.log.read_text()
-    assert log.count("traces can't be sent to") == 1
+    assert log.count("traces cannot be sent to") == 1
     assert log.count("are sent to") == 1
     assert len(log.splitlines()) < 15, log
     assert "Traceback" not in log

@@ -87,7 +87,8 @@ def _case(file: str, document: Document, problems: list[Problem]) -> Iterator[Re
         return
     if "case" not in value and "apiVersion" in value:
         problem(
-            "case", "required: this is a Kubernetes object, and no case (client-ip test --record makes cases of it)"
+            "case",
+            "required: this is a Kubernetes object, not a case (client-ip test --record creates cases from objects)",
         )
         return
     version = value.get("version", VERSION)
@@ -107,7 +108,7 @@ def _case(file: str, document: Document, problems: list[Problem]) -> Iterator[Re
         try:
             patch_of(patch)
         except KeyError:
-            problem(field, f"no usual patch is called {patch!r}")
+            problem(field, f"there is no common patch named {patch!r}")
             return
     try:
         case = msgspec.structs.replace(
@@ -120,7 +121,7 @@ def _case(file: str, document: Document, problems: list[Problem]) -> Iterator[Re
             facts=[completed(each) for each in case.facts],
         )
     except (KeyError, TypeError, AttributeError) as error:
-        problem("object", f"every object needs a kind that is known: {error}")
+        problem("object", f"every object needs a known kind: {error}")
         return
     yield Read(case=case, file=file, document=document)
 
@@ -254,7 +255,7 @@ def differences(case: Case, decision: Decision) -> Iterable[str]:
         if wanted != got:
             yield f"{field}: wanted {_shown(wanted)}, got {_shown(got)}"
     if want.cause not in decision.cause:
-        yield f"cause: wanted one with {want.cause!r}, got {decision.cause!r}"
+        yield f"cause: wanted one that contains {want.cause!r}, got {decision.cause!r}"
     yield from _of_warnings(case, decision)
 
 

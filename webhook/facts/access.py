@@ -152,7 +152,7 @@ def access(source: Source) -> Access:
     except KubeConfigInvalid:
         raise
     except (OSError, ValueError) as error:
-        raise KubeConfigInvalid(f"the kubeconfig can't be used: {error}") from error
+        raise KubeConfigInvalid(f"the kubeconfig cannot be used: {error}") from error
 
 
 def _read_apart(named: Named) -> Credentials:
@@ -161,14 +161,14 @@ def _read_apart(named: Named) -> Credentials:
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     except OSError as error:
-        log.warning("no process can be started to read the credentials (%s): they are read here", error)
+        log.warning("cannot start a process that reads the credentials (%s); the server reads them itself", error)
         from webhook.facts import credentials  # noqa: PLC0415  # which imports what is to stay out
 
         return credentials.read(named)
     try:
         found = msgspec.json.decode(done.stdout, type=Credentials)
     except msgspec.MsgspecError as error:
-        raise KubeConfigInvalid(f"the kubeconfig's reader ended with status {done.returncode}") from error
+        raise KubeConfigInvalid(f"the process that reads the kubeconfig ended with status {done.returncode}") from error
     if found.error:
         raise KubeConfigInvalid(found.error)
     return found
@@ -197,7 +197,7 @@ def _checked(impersonation: Impersonation) -> Impersonation:
         raise KubeConfigInvalid("groups can only be impersonated with a user (--as, or `as` in the kubeconfig)")
     for name, value in impersonation.headers:
         if not (value.isascii() and value.isprintable()):
-            raise KubeConfigInvalid(f"{name}: {value!r} can't be sent in a header")
+            raise KubeConfigInvalid(f"{name}: {value!r} cannot be sent in a header")
     return impersonation
 
 

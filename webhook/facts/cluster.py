@@ -173,7 +173,7 @@ class Cluster:
             while source.untried() and time.monotonic() < deadline and not running.done():  # noqa: ASYNC110  # many tasks, each of which may be the last
                 await asyncio.sleep(0.02)
             if source.missing():
-                raise ClusterUnreadable(f"can't read {', '.join(source.missing())}")
+                raise ClusterUnreadable(f"cannot read {', '.join(source.missing())}")
             return source.collector
         finally:
             running.cancel()

@@ -88,7 +88,7 @@ def decode(raw: Mapping[str, Any] | bytes, kind: Any) -> Any:
         message, _, where = str(error).partition(" - at `$")
         raise FactError(where.rstrip("`").lstrip("."), message) from error
     except OverflowError as error:
-        raise FactError("", "a number that is beyond 64 bits") from error
+        raise FactError("", "a number that exceeds 64 bits") from error
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise FactError("", str(error)) from error
 
@@ -218,7 +218,7 @@ class Collector:
                 document = msgspec.json.decode(raw) if isinstance(raw, bytes) else raw
                 self.put_policy(document)
             case _:
-                raise FactError("kind", f"{api_version} {kind} is no fact")
+                raise FactError("kind", f"{api_version} {kind} is not an object that the webhook uses")
 
     # --- Nodes
 

@@ -90,7 +90,7 @@ def read(named: Named) -> Credentials:
     except KubeConfigInvalid:
         raise
     except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise KubeConfigInvalid(f"the kubeconfig can't be used: {error}") from error
+        raise KubeConfigInvalid(f"the kubeconfig cannot be used: {error}") from error
 
 
 def main(asked: str) -> None:
@@ -162,7 +162,7 @@ def _from_files(named: Named) -> Credentials:
     configuration = Configuration()
     loader.load_and_set(configuration)
     if user.get("auth-provider") and not configuration.api_key:
-        raise KubeConfigInvalid(f"user {context['user']}: auth-provider oidc gave no token: log in again")
+        raise KubeConfigInvalid(f"user {context['user']}: auth-provider oidc returned no token: log in again")
     given = None if plugin is None else _run(plugin, cluster, base)
     pair = _pair(configuration, given or {})
     token = (given or {}).get("token")
@@ -183,7 +183,7 @@ def _from_files(named: Named) -> Credentials:
         warnings=unknown,
     )
     if found.proxy is not None and urlsplit(found.proxy).scheme in SOCKS and found.server_name:
-        raise KubeConfigInvalid(f"cluster {context['cluster']}: tls-server-name can't be had through a SOCKS proxy")
+        raise KubeConfigInvalid(f"cluster {context['cluster']}: tls-server-name cannot be used with a SOCKS proxy")
     return found
 
 
@@ -197,7 +197,7 @@ def _current_context(merged: KubeConfigMerger) -> str:
         name = document.get("current-context")
         if name:
             return str(name)
-    raise KubeConfigInvalid("the kubeconfig has no current-context: name one (--context)")
+    raise KubeConfigInvalid("the kubeconfig has no current-context: set one with --context")
 
 
 def _has_provider(merged: KubeConfigMerger, context: str) -> bool:
@@ -213,7 +213,7 @@ def _entry(config: ConfigNode, plural: str, name: str, field: str) -> dict[str, 
             if found is None:
                 found = each.value[field] = {}
             if not isinstance(found, dict):
-                raise KubeConfigInvalid(f"{field} {name} is no mapping")
+                raise KubeConfigInvalid(f"{field} {name} is not a mapping")
             return found
     known = sorted(str(each.value.get("name")) for each in config.value.get(plural) or ())
     raise KubeConfigInvalid(f"there is no {field} {name!r} in the kubeconfig, only {', '.join(known[:20]) or 'none'}")
@@ -265,13 +265,13 @@ def _run(plugin: Any, cluster: Mapping[str, Any], base: Path) -> Mapping[str, An
     """
     command = plugin.get("command") if isinstance(plugin, dict) else None
     if not command:
-        raise KubeConfigInvalid("exec: there is no command")
+        raise KubeConfigInvalid("exec: command is missing")
     if plugin.get("apiVersion") not in PLUGIN_VERSIONS:
         raise KubeConfigInvalid(
             f"exec {command}: apiVersion {plugin.get('apiVersion')}: must be {' or '.join(sorted(PLUGIN_VERSIONS))}"
         )
     if plugin.get("interactiveMode") == "Always" and not (sys.stdin and sys.stdin.isatty()):
-        raise KubeConfigInvalid(f"exec {command}: it needs a person at a terminal (interactiveMode: Always)")
+        raise KubeConfigInvalid(f"exec {command}: requires a terminal (interactiveMode: Always)")
     hint = f"\n{plugin['installHint'].strip()}" if plugin.get("installHint") else ""
     if os.sep in command and not Path(command).is_absolute():
         command = str(base / command)  # relative to the kubeconfig, as its files are
@@ -279,14 +279,14 @@ def _run(plugin: Any, cluster: Mapping[str, Any], base: Path) -> Mapping[str, An
     try:
         given: Mapping[str, Any] = ExecProvider(node, str(Path.cwd()), ConfigNode("cluster", dict(cluster))).run()
     except FileNotFoundError as error:
-        raise KubeConfigInvalid(f"exec {command}: no such program{hint}") from error
+        raise KubeConfigInvalid(f"exec {command}: program not found{hint}") from error
     except (ConfigException, OSError) as error:
         raise KubeConfigInvalid(f"exec {command}: {error}{hint}") from error
     certificate, key = given.get("clientCertificateData"), given.get("clientKeyData")
     if bool(certificate) != bool(key):
-        raise KubeConfigInvalid(f"exec {command}: it gave a certificate without its key, or a key alone")
+        raise KubeConfigInvalid(f"exec {command}: returned a certificate without a key, or a key without a certificate")
     if not given.get("token") and not certificate:
-        raise KubeConfigInvalid(f"exec {command}: it gave neither a token nor a certificate")
+        raise KubeConfigInvalid(f"exec {command}: returned neither a token nor a certificate")
     return given
 
 

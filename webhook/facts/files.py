@@ -163,7 +163,7 @@ def _objects(name: str, document: Document, value: Any, prefix: str, problems: l
         return
     missing = [field for field in ("apiVersion", "kind") if not isinstance(value.get(field), str) or not value[field]]
     for field in missing:
-        problem(field, "required: every Kubernetes object has one, a string")
+        problem(field, "required, and must be a string")
     if missing:
         return
     api_version, kind = value["apiVersion"], value["kind"]

@@ -278,11 +278,11 @@ class KubeClient:
             try:
                 self.access = access(self.source)
             except KubeConfigInvalid as error:
-                raise UnavailableError(f"credentials can't be renewed: {error}") from error
+                raise UnavailableError(f"credentials cannot be renewed: {error}") from error
         try:
             return self.access.authorization()
         except OSError as error:
-            raise UnavailableError(f"credentials can't be read: {error}") from error
+            raise UnavailableError(f"credentials cannot be read: {error}") from error
 
     def _hear(self, response: aiohttp.ClientResponse) -> None:
         date = response.headers.get("Date")

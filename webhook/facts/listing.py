@@ -112,7 +112,7 @@ class NodeListing:
     async def end(self) -> None:
         """Remove those that are gone and use the index."""
         if self._builder.rules != self._collector.policies.default.node_rules:
-            raise GoneError("a policy with other rules for nodes came meanwhile")
+            raise GoneError("a policy with other node rules was received in the meantime")
         self._builder.keep(self._names)
         self._collector.replace_nodes(self._builder)
         self._collector.nodes_synced = True

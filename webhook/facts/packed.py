@@ -58,7 +58,7 @@ class Archive:
     def remarks(self, name: str) -> Iterator[str]:
         """Yield what there is to say of it."""
         if self.passed:
-            yield f"{name}: {self.passed} files that are neither YAML nor JSON are not read"
+            yield f"{name}: {self.passed} files that are neither YAML nor JSON were skipped"
         if self.unread:
             more = f" and {len(self.unread) - _NAMED} more" if len(self.unread) > _NAMED else ""
             yield f"{name}: no Kubernetes objects in {', '.join(self.unread[:_NAMED])}{more}"
@@ -77,15 +77,15 @@ def unpack(name: str, data: bytes, archive: Archive, problems: list[Problem], de
     try:
         yield from _unpack(name, data, archive, problems, depth)
     except _TooLargeError as error:
-        problems.append(Problem(file=name, message=f"larger than {error.limit >> 20} MiB once it is unpacked"))
+        problems.append(Problem(file=name, message=f"larger than {error.limit >> 20} MiB when unpacked"))
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
-        problems.append(Problem(file=name, message=f"can't be unpacked: {error}"))
+        problems.append(Problem(file=name, message=f"cannot be unpacked: {error}"))
 
 
 def _unpack(name: str, data: bytes, archive: Archive, problems: list[Problem], depth: int) -> Iterator[Unpacked]:
     for magic, what in _UNKNOWN:
         if data.startswith(magic):
-            problems.append(Problem(file=name, message=f"{what}, which is not read: unpack it first"))
+            problems.append(Problem(file=name, message=f"{what}, which is not supported: unpack it first"))
             return
     if data.startswith(b"PK\x03\x04"):
         yield from _unzip(name, data, archive, problems, depth)
@@ -200,10 +200,10 @@ def text_of(data: bytes) -> str:
 
     """
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise EncodingInvalid("UTF-32, which kubectl does not read either: write UTF-8")
+        raise EncodingInvalid("UTF-32, which is not supported (nor by kubectl): use UTF-8")
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not marked and b"\x00" in data[:4]:
-        raise EncodingInvalid("not UTF-8: it looks like UTF-16 without a byte order mark, write UTF-8")
+        raise EncodingInvalid("not UTF-8: it looks like UTF-16 without a byte order mark; use UTF-8")
     try:
         text = data.decode("utf-16" if marked else "utf-8")
     except UnicodeDecodeError as error:

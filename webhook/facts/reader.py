@@ -214,7 +214,7 @@ def _only_here(paths: Sequence[str]) -> bool:
 def _begin(line: bytes) -> int:
     """Return how many facts follow."""
     if not line.endswith(b"\n"):
-        raise FilesInvalid([Problem(file="", message="the files' reader ended without a word")])
+        raise FilesInvalid([Problem(file="", message="the process that reads the files ended without a result")])
     head = _head.decode(line)
     if head.objects < 0:
         raise FilesInvalid(head.problems)
@@ -223,7 +223,7 @@ def _begin(line: bytes) -> int:
 
 def _read(line: bytes) -> _Fact:
     if not line.endswith(b"\n"):
-        raise FilesInvalid([Problem(file="", message="the files' reader ended too early")])
+        raise FilesInvalid([Problem(file="", message="the process that reads the files ended too early")])
     return _fact.decode(line)
 
 

@@ -89,7 +89,7 @@ def parse(raw: bytes, *, now: datetime) -> ScanResult:
     if result.time.tzinfo is None:
         raise ScanResultInvalid(f"time: without a timezone: {result.time.isoformat()}")
     if result.time > now + AHEAD:
-        raise ScanResultInvalid(f"time: has not come yet: {result.time.isoformat()}")
+        raise ScanResultInvalid(f"time: is in the future: {result.time.isoformat()}")
     return result
 
 
@@ -110,7 +110,7 @@ class ScanFile:
         except (OSError, ScanResultInvalid) as error:
             if str(error) != self._said:
                 self._said = str(error)
-                log.warning("%s is not the outcome of a scan: %s", self._path, error)
+                log.warning("%s does not contain the outcome of a scan: %s", self._path, error)
             return None
 
     def _good(self, result: ScanResult | None) -> ScanResult | None:

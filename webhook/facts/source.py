@@ -33,7 +33,7 @@ class FactSource(Protocol):
         """What must be known before the server is ready and is not yet."""
 
     def ages(self) -> Mapping[str, float]:
-        """Seconds since each kind of fact was last known to be current."""
+        """Seconds since each kind of object was last known to be current."""
 
     @property
     def policy_errors(self) -> Mapping[str, str]:
@@ -120,7 +120,7 @@ class FileSource:
         self._snapshot = collector.snapshot()
         self._read_at = time.monotonic()
         self._said, self._failures = "", 0
-        log.info("files changed: read again")
+        log.info("reloaded changed files")
 
 
 def _settled(paths: Sequence[str]) -> Mark:

@@ -106,8 +106,8 @@ class Statuses:
         except NotFoundError:
             return
         except RefusedError as refusal:
-            self._say("status", f"policies' status can't be written: {refusal}")
+            self._say("status", f"the status of policies cannot be written: {refusal}")
         except KubeError as refusal:
-            log.debug("a policy's status is written later: %s", refusal)
+            log.debug("the status of a policy could not be written, trying again later: %s", refusal)
             self._due.add(name)
             self._wake.set()

@@ -365,14 +365,14 @@ class ClusterSource:
                 self._tried(followed)
                 followed.version, pause = "", ABSENT_PAUSE
             except RefusedError as error:
-                self._say(followed.kind, f"{followed.kind} can't be read: {error}")
+                self._say(followed.kind, f"{followed.kind} cannot be read: {error}")
                 self._tried(followed)
                 followed.version, pause = "", ABSENT_PAUSE
             except (KubeError, msgspec.MsgspecError) as error:
                 followed.failures += 1
                 pause = min(FIRST_PAUSE * 2**followed.failures, LONGEST_PAUSE)
                 level = logging.WARNING if followed.failures in {5, 50} else logging.DEBUG
-                log.log(level, "%s can't be watched, what is known stays in use: %s", followed.kind, error)
+                log.log(level, "cannot watch %s, the last known state stays in use: %s", followed.kind, error)
             if followed.lost_at is None:
                 followed.lost_at = time.monotonic()
             await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311  # jitter, no secret
@@ -574,9 +574,9 @@ class ClusterSource:
                 except NotFoundError:
                     continue
                 except RefusedError as error:
-                    self._say("terway", f"whether Terway is there can't be told: {error}")
+                    self._say("terway", f"cannot check whether Terway is installed: {error}")
                 except (KubeError, msgspec.MsgspecError) as error:
-                    log.debug("whether Terway is there is asked again: %s", error)
+                    log.debug("cannot check whether Terway is installed, trying again: %s", error)
                     pause = ABSENT_PAUSE
                     break
             else:

@@ -135,5 +135,5 @@ async def _supervised(task: Callable[[], Awaitable[None]]) -> None:
         except asyncio.CancelledError:
             raise
         except Exception:
-            log.exception("a background task failed and starts again")
+            log.exception("a background task failed and is restarted")
             await asyncio.sleep(RESTART_SECONDS)

@@ -59,14 +59,15 @@ class ReviewCounts(Collector):
         """Return both as they stand."""
         reviews = CounterMetricFamily(
             "client_ip_reviews",
-            "Admission reviews answered, by what was asked and what was decided.",
+            "Admission reviews answered, by object, decision and mode.",
             labels=("kind", "operation", "reason", "mode", "patched", "dry_run"),
         )
         for key, (count,) in self._counts.items():
             labels = (*map(str, key[:4]), *(str(flag).lower() for flag in key[4:]))
             reviews.add_metric(labels, count, created=self._created[key])
         duration = HistogramMetricFamily(
-            "client_ip_review_duration_seconds", "From the review's last byte to the response's first."
+            "client_ip_review_duration_seconds",
+            "Time from the last byte of a review to the first byte of the response.",
         )
         duration.add_metric((), list(zip(_BOUNDS, accumulate(self._buckets), strict=True)), self._seconds)
         duration.add_sample(f"{duration.name}_created", {}, self._since)

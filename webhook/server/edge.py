@@ -38,7 +38,7 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 BODY_TOO_LATE: Final = "the body did not arrive before the timeout"
 TOO_LARGE: Final = f"the body is larger than {BODY_LIMIT} bytes"
-FULL: Final = "as many bodies as memory allows are under way: ask again"
+FULL: Final = "too many request bodies are in progress: try again"
 PROBE_BODY_LIMIT: Final = 1 << 10
 
 
@@ -70,7 +70,7 @@ class State:
         reasons = [f"not synced: {kind}" for kind in self.source.missing()]
         if self.rotator is not None and not self.rotator.healthy():
             status = self.rotator.status
-            reasons.append(f"the certificate is not served and trusted yet: {status.error or status.reason}")
+            reasons.append(f"the certificate is not yet served and trusted: {status.error or status.reason}")
         elif self.rotator is None and not self.certificate.healthy(self.now()):
             reasons.append("the serving certificate is not valid now")
         return ["shutting down", *reasons] if self.draining else reasons
@@ -156,7 +156,7 @@ def reply(state: State, message: bytes, begun: float, span: Span | None, start: 
         return _failed(state, 400, str(error), begun, span)
     except Exception:
         log.exception("a review could not be answered; the object is admitted unpatched")
-        return _failed(state, 500, "internal error; the server's log has it", begun, span)
+        return _failed(state, 500, "internal error; see the server's log", begun, span)
     if span is not None:
         span.answered(uid, asked, decision, begun, ended)
     return 200, answer, ended
@@ -197,7 +197,7 @@ def probe_server(state: State, peers: Peers) -> HandedServer:
                 body = await state.turns.in_turn(connection, state.metrics.render)
                 return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
             case _:
-                return _text(404, "there is /healthz, /readyz and /metrics\n")
+                return _text(404, "available paths: /healthz, /readyz and /metrics\n")
 
     return HandedServer(answer, peers, name="probes", body_limit=PROBE_BODY_LIMIT, keepalive_timeout=KEEPALIVE_SECONDS)
 

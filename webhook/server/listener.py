@@ -90,7 +90,7 @@ class Listener:
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """There is no descriptor: let those that are open come to an end."""
         self.peers.count(Ended.DESCRIPTORS)
-        log.debug("nobody is accepted for %g s: %s", PAUSE_SECONDS, error)
+        log.debug("no connections are accepted for %g s: %s", PAUSE_SECONDS, error)
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
 

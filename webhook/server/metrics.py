@@ -58,14 +58,16 @@ class Metrics:
         )
         self._ended = Counter(
             "client_ip_ended_connections",
-            "Connections that were ended before their peer did, by listener and why.",
+            "Connections that the server closed, by listener and reason.",
             ("listener", "reason"),
             registry=self._registry,
         )
         self.ready: Final = Gauge(
-            "client_ip_ready", "Whether the server is ready, as /readyz says.", registry=self._registry
+            "client_ip_ready", "Whether the server is ready, as reported by /readyz.", registry=self._registry
         )
-        build = Gauge("client_ip_build_info", "The version that runs.", ("version",), registry=self._registry)
+        build = Gauge(
+            "client_ip_build_info", "The version of the running server.", ("version",), registry=self._registry
+        )
         build.labels(webhook.__version__).set(1)
         self._registry.register(_Facts(source, certificate))
         self._registry.register(_Held(self._peers))
@@ -132,19 +134,19 @@ class _Facts(Collector):
             ),
             _gauge(
                 "client_ip_cache_age_seconds",
-                "Seconds since each kind of fact was last known to be current.",
+                "Seconds since each kind of object was last known to be current.",
                 "kind",
                 self._source.ages(),
             ),
             _gauge(
                 "client_ip_cache_missing",
-                "What must be synced before the server is ready and is not yet.",
+                "Kinds of objects that are not synced yet. The server is ready when all are.",
                 "kind",
                 dict.fromkeys(self._source.missing(), 1),
             ),
             _gauge(
                 "client_ip_policy_errors",
-                "Stored policies that are unusable.",
+                "Stored policies that cannot be used.",
                 "policy",
                 dict.fromkeys(self._source.policy_errors, 1),
             ),
@@ -157,7 +159,7 @@ class _Facts(Collector):
             ),
             _gauge(
                 "client_ip_certificate_expiry_timestamp_seconds",
-                "When the serving certificate ends, in Unix time.",
+                "When the serving certificate expires, in Unix time.",
                 "fingerprint",
                 _expiry(self._certificate),
             ),
@@ -167,7 +169,7 @@ class _Facts(Collector):
 def _registered(known: bool | None) -> list[GaugeMetricFamily]:  # noqa: FBT001
     if known is None:
         return []
-    text = f"Whether {wellknown.CONFIGURATION}, by which the API server calls us, exists."
+    text = f"Whether {wellknown.CONFIGURATION}exists, so that the API server calls the webhook."
     return [GaugeMetricFamily("client_ip_webhook_registered", text, value=int(known))]
 
 
@@ -187,8 +189,8 @@ class _Held(Collector):
         budgets = {listener: peers.budget for listener, peers in self._peers.items()}
         return [
             open_now,
-            _gauge("client_ip_peers_held_bytes", "Memory counted for what peers hold.", "listener", held),
-            _gauge("client_ip_peers_budget_bytes", "Memory that peers may hold.", "listener", budgets),
+            _gauge("client_ip_peers_held_bytes", "Memory that peers use, as counted by the server.", "listener", held),
+            _gauge("client_ip_peers_budget_bytes", "Memory that peers may use.", "listener", budgets),
         ]
 
 
@@ -209,7 +211,7 @@ class _Waivers(Collector):
         scanned = None if self._scan is None else self._scan()
         exceptions = GaugeMetricFamily(
             "client_ip_exceptions",
-            "Exceptions of each policy: live, ending within 7 days, or ended; unused, by the last scan.",
+            "Exceptions of each policy: live, ending within 7 days, ended, or unused in the last scan.",
             labels=("policy", "state"),
         )
         for policy in snapshot.policies.ordered:
@@ -226,7 +228,7 @@ class _Waivers(Collector):
             *([] if self._scan is None else _scan_metrics(scanned)),
             _gauge(
                 "client_ip_namespace_opt_outs",
-                "Namespaces that opted in to less than they might until an end, by where that stands.",
+                "Namespaces whose label is audit or disabled until an end, by state.",
                 "state",
                 _states(ends.values(), now),
             ),
@@ -243,12 +245,12 @@ def _scan_metrics(result: ScanResult | None) -> list[GaugeMetricFamily]:
     return [
         GaugeMetricFamily(
             "client_ip_scan_last_success_timestamp_seconds",
-            "When the last scan that saw everything ended, in Unix time; 0 where there was none.",
+            "When the last complete scan ended, in Unix time; 0 if there was none.",
             value=0 if result is None else result.time.timestamp(),
         ),
         _gauge(
             "client_ip_scan_workloads",
-            "Workloads and gateways of the last scan, by what is to be done about them.",
+            "Workloads and gateways of the last scan, by advice.",
             "state",
             {} if result is None else result.states,
         ),
@@ -271,7 +273,7 @@ class _Rotation(Collector):
         status = self._rotator.status
         counts = CounterMetricFamily(
             "client_ip_certificate_actions",
-            "What was done with the certificates since the start.",
+            "Actions on the certificates since the start.",
             labels=("action",),
         )
         for action, number in status.counts.items():
@@ -286,18 +288,18 @@ class _Rotation(Collector):
             counts,
             _gauge(
                 "client_ip_certificate_timestamp_seconds",
-                "Unix times: ends of the stored CA and leaf, the leaf's issue (its last rotation), the last good pass.",
+                "Unix times: expiry of the stored CA and leaf, issue of the leaf, last successful check.",
                 "of",
                 {name: moment.timestamp() for name, moment in moments.items() if moment is not None},
             ),
             GaugeMetricFamily(
                 "client_ip_certificate_trusted",
-                "Whether every webhook that calls us trusts the certificate that is served.",
+                "Whether every webhook configuration of this Service trusts the served certificate.",
                 value=int(status.trusted),
             ),
             GaugeMetricFamily(
                 "client_ip_certificate_authorities",
-                "Authorities in the bundle: more than one during a rotation.",
+                "Certificate authorities in the bundle: more than one during a rotation.",
                 value=status.authorities,
             ),
         ]
@@ -313,7 +315,7 @@ class _Spans(Collector):
         """Return how many came to what."""
         spans = CounterMetricFamily(
             "client_ip_trace_spans",
-            "Reviews that their caller samples: exported, failed to be, dropped for want of room, or over the limit.",
+            "Reviews that their caller samples: exported, failed, dropped because too many waited, or over the limit.",
             labels=("outcome",),
         )
         for outcome, number in self._counts().items():

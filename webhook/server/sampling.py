@@ -67,7 +67,7 @@ def traces_url(endpoint: str | None, environment: Mapping[str, str]) -> str | No
         return None
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if environment.get(name, "") not in {"", "http/protobuf"}:
-            raise ValueError(f"{name}: only http/protobuf is spoken, not {environment[name][:40]!r}")
+            raise ValueError(f"{name}: only http/protobuf is supported, not {environment[name][:40]!r}")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

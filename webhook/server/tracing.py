@@ -121,7 +121,7 @@ class Tracing:
             span.end(ended_ns)
         except Exception:
             self._dropped += 1
-            log.exception("a span could not be made")
+            log.exception("a span could not be created")
 
     def close(self) -> None:
         """Send what waits to be sent, and give up on it after `CLOSE_SECONDS`."""
@@ -192,7 +192,7 @@ class _Counted(SpanExporter):
         if failing != self._failing:
             self._failing = failing
             if failing:
-                log.warning("traces can't be sent to %s; reviews are answered as before", self._where)
+                log.warning("traces cannot be sent to %s; reviews are not affected", self._where)
             else:
                 log.info("traces are sent to %s again", self._where)
         return result

@@ -67,7 +67,7 @@ def test_from_nothing_come_a_ca_and_a_leaf() -> None:
     assert actions == (
         RotateCA("there is no CA"),
         RenewLeaf("there is no leaf"),
-        Keep("the leaf is good until its renewal at 2027-01-22T11:40:00+00:00"),
+        Keep("the leaf is valid, and is renewed at 2027-01-22T11:40:00+00:00"),
     )
     assert state.leaf is not None
     assert state.issuer == state.authorities[0]
@@ -112,10 +112,10 @@ def test_each_reason_says_what_and_since_when() -> None:
     assert reason(FRESH, NOW + 90 * DAY) == "the leaf expired at 2027-02-21T12:00:00+00:00"
     assert reason(FRESH, CA_DUE) == "the CA has used two thirds of its life since 2027-07-24T19:40:00+00:00"
     assert reason(FRESH, NOW + 365 * DAY) == "the CA expired at 2027-11-23T12:00:00+00:00"
-    assert reason(FRESH, NOW - DAY) == "the CA is not valid before 2026-11-23T11:00:00+00:00: the clock went back"
+    assert reason(FRESH, NOW - DAY) == "the CA is not valid before 2026-11-23T11:00:00+00:00: the clock was set back"
     assert reason(replace(FRESH, ca_key_pem=None), NOW) == "there is no CA that can sign"
     assert reason(replace(FRESH, leaf=None), NOW) == "there is no leaf"
-    assert reason(replace(FRESH, leaf=new_state().leaf), NOW) == "the leaf was signed by no CA of the bundle"
+    assert reason(replace(FRESH, leaf=new_state().leaf), NOW) == "the leaf was not signed by a CA of the bundle"
 
 
 def test_two_thirds_of_a_life_are_counted_from_its_beginning() -> None:
@@ -128,7 +128,7 @@ def test_a_leaf_not_valid_yet_is_renewed_by_a_ca_that_is() -> None:
     early = new_state(NOW - 10 * DAY)
     ahead = advance(early, RenewLeaf(""), now=NOW, settings=SETTINGS)
     action = decide(ahead, now=NOW - 5 * DAY, settings=SETTINGS)
-    assert action == RenewLeaf("the leaf is not valid before 2026-11-23T11:00:00+00:00: the clock went back")
+    assert action == RenewLeaf("the leaf is not valid before 2026-11-23T11:00:00+00:00: the clock was set back")
 
 
 def test_a_longer_lived_leaf_of_before_keeps_its_ca_needed() -> None:
@@ -208,7 +208,7 @@ class TestRotation:
         assert action.reason == (
             "the new CA is in every caBundle"
             if want is RenewLeaf
-            else "the new CA signs once every caBundle has held it for 0:00:30"
+            else "the new CA signs after every caBundle has had it for 0:00:30"
         )
 
     def test_nobody_waits_with_a_leaf_that_is_no_good(self) -> None:
@@ -274,7 +274,7 @@ class TestRequests:
     def test_a_new_leaf(self) -> None:
         asked = replace(FRESH, requests=frozenset({Request.LEAF}))
         state, actions = settle(asked, now=NOW, settings=SETTINGS)
-        assert actions[0] == RenewLeaf("a new leaf was asked for")
+        assert actions[0] == RenewLeaf("a new leaf was requested")
         assert (kinds(actions), state.requests) == (["RenewLeaf", "Keep"], frozenset())
         assert state.authorities == FRESH.authorities
         assert state.leaf != FRESH.leaf
@@ -282,7 +282,7 @@ class TestRequests:
     def test_a_new_ca_brings_a_new_leaf_in_its_order(self) -> None:
         asked = replace(FRESH, requests=frozenset({Request.CA}))
         state, actions = settle(asked, now=NOW, settings=SETTINGS)
-        assert actions[0] == RotateCA("a new CA was asked for")
+        assert actions[0] == RotateCA("a new CA was requested")
         assert (kinds(actions), state.requests, state.leaf) == (["RotateCA", "Keep"], frozenset(), FRESH.leaf)
         state, actions = settle(state, now=NOW, settings=SETTINGS, observed=seen(state))
         assert kinds(actions) == ["RenewLeaf", "Keep"]
@@ -299,7 +299,7 @@ class TestRequests:
         just = seen(state, stored_for=60 * SECOND)
         state, actions = settle(state, now=NOW, settings=SETTINGS, observed=just)
         assert actions[0] == DropOldCA(
-            "old CAs were to be dropped at once", frozenset({fingerprint(FRESH.authorities[0].certificate)})
+            "dropping old CAs was requested", frozenset({fingerprint(FRESH.authorities[0].certificate)})
         )
         assert (len(state.authorities), state.requests) == (1, frozenset())
 

@@ -48,31 +48,35 @@ HALF = len(LEAF.certificate_pem) // 2
     ("certificate", "key", "field", "problem"),
     [
         pytest.param(b" \n", LEAF.key_pem, "tls.crt", "is empty", id="no certificate"),
-        pytest.param(b"hello", LEAF.key_pem, "tls.crt", "holds no readable PEM certificate", id="no PEM"),
-        pytest.param(b"\xff\x00", LEAF.key_pem, "tls.crt", "holds no readable PEM certificate", id="binary"),
+        pytest.param(b"hello", LEAF.key_pem, "tls.crt", "contains no readable PEM certificate", id="no PEM"),
+        pytest.param(b"\xff\x00", LEAF.key_pem, "tls.crt", "contains no readable PEM certificate", id="binary"),
         pytest.param(
-            LEAF.certificate_pem[:HALF], LEAF.key_pem, "tls.crt", "holds no readable PEM certificate", id="half written"
+            LEAF.certificate_pem[:HALF],
+            LEAF.key_pem,
+            "tls.crt",
+            "contains no readable PEM certificate",
+            id="half written",
         ),
         pytest.param(
             LEAF.certificate_pem + CA.certificate_pem[:HALF],
             LEAF.key_pem,
             "tls.crt",
-            "is cut off: a PEM block has no end",
+            "is truncated: a PEM block has no end",
             id="half a chain",
         ),
         pytest.param(
             b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             LEAF.key_pem,
             "tls.crt",
-            "holds no readable PEM certificate",
+            "contains no readable PEM certificate",
             id="PEM around nonsense",
         ),
         pytest.param(
-            LEAF.key_pem, LEAF.key_pem, "tls.crt", "holds no readable PEM certificate", id="key for certificate"
+            LEAF.key_pem, LEAF.key_pem, "tls.crt", "contains no readable PEM certificate", id="key for certificate"
         ),
         pytest.param(LEAF.certificate_pem, b"", "tls.key", "is empty", id="no key"),
         pytest.param(
-            LEAF.certificate_pem, LEAF.key_pem[:99], "tls.key", "holds no readable PEM private key", id="half a key"
+            LEAF.certificate_pem, LEAF.key_pem[:99], "tls.key", "contains no readable PEM private key", id="half a key"
         ),
         pytest.param(LEAF.certificate_pem, encrypted(LEAF), "tls.key", "is encrypted", id="encrypted"),
         pytest.param(

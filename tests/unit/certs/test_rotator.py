@@ -62,7 +62,7 @@ class TestBootstrap:
             world = World(1)
             (replica,) = world.replicas
             assert not replica.rotator.healthy()
-            assert replica.rotator.status.reason == "no pass has ended yet"
+            assert replica.rotator.status.reason == "the first check has not finished yet"
             world.cluster.refusals["patch configuration"] = RefusedError("no")
             with pytest.raises(RefusedError):
                 await replica.rotator.reconcile()
@@ -101,9 +101,7 @@ class TestBootstrap:
             await world.rounds(5)
             grown = world.cluster.requests - before
             assert grown == {"get secret": 10, "get configuration": 20}
-            assert world.replicas[0].rotator.status.reason.startswith(
-                "the leaf is good until its renewal at 2027-01-22"
-            )
+            assert world.replicas[0].rotator.status.reason.startswith("the leaf is valid, and is renewed at 2027-01-22")
 
         run(scenario)
 

@@ -102,7 +102,7 @@ class TestRoundTrip:
 
     @pytest.mark.parametrize("state", [State(), replace(FRESH, leaf=None), replace(FRESH, ca_key_pem=None)])
     def test_half_a_state_is_never_written(self, state: State) -> None:
-        with pytest.raises(ValueError, match="can't be stored"):
+        with pytest.raises(ValueError, match="cannot be stored"):
             stored(state)
 
 
@@ -157,7 +157,7 @@ def test_a_chain_that_somebody_appended_is_left_out() -> None:
         pytest.param(
             with_data(tls_crt=FRESH.leaf.certificate_pem[:99]),
             {"ca"},
-            ["tls.crt: holds no readable PEM certificate"],
+            ["tls.crt: contains no readable PEM certificate"],
             id="half a certificate",
         ),
         pytest.param(
@@ -169,13 +169,13 @@ def test_a_chain_that_somebody_appended_is_left_out() -> None:
         pytest.param(
             with_data(tls_crt=OTHER.leaf.certificate_pem, tls_key=OTHER.leaf.key_pem),
             {"ca"},
-            ["tls.crt: was signed by none of the CAs in ca.crt"],
+            ["tls.crt: was not signed by a CA in ca.crt"],
             id="another CA's leaf",
         ),
         pytest.param(
             with_data(tls_crt=ODD.certificate_pem, tls_key=ODD.key_pem),
             {"ca"},
-            ["tls.crt: is not for an ECDSA P-256 key, so it is not ours"],
+            ["tls.crt: is not for an ECDSA P-256 key, so it is not the webhook's"],
             id="a leaf of another curve",
         ),
         pytest.param(
@@ -190,43 +190,43 @@ def test_a_chain_that_somebody_appended_is_left_out() -> None:
         pytest.param(
             with_data(tls_crt=ODD_HASH.certificate_pem, tls_key=ODD_HASH.key_pem),
             {"ca"},
-            ["tls.crt: is not signed over SHA-256, so it is not ours"],
+            ["tls.crt: is not signed with SHA-256, so it is not the webhook's"],
             id="another hash",
         ),
         pytest.param(
             with_data(ca_crt=FRESH.bundle + OTHER.bundle[:99]),
             {"ca", "leaf"},
-            ["ca.crt: 1 certificates can't be read"],
+            ["ca.crt: 1 certificates cannot be read"],
             id="a good CA and half of one",
         ),
         pytest.param(
             with_data(ca_crt=FRESH.leaf.certificate_pem + FRESH.bundle),
             {"ca", "leaf"},
-            ["ca.crt: 1 certificates are no CAs"],
+            ["ca.crt: 1 certificates are not CA certificates"],
             id="a leaf among the CAs",
         ),
         pytest.param(
             with_data(ca_crt=b"hello"),
             set(),
-            ["ca.crt: holds no CA", "tls.crt: was signed by none of the CAs in ca.crt"],
+            ["ca.crt: contains no CA", "tls.crt: was not signed by a CA in ca.crt"],
             id="no CA",
         ),
         pytest.param(
             with_data(ca_crt=b"-----BEGIN CERTIFICATE-----\n" * 25_000),
             set(),
-            ["ca.crt: is larger than 16384 bytes", "tls.crt: was signed by none of the CAs in ca.crt"],
+            ["ca.crt: is larger than 16384 bytes", "tls.crt: was not signed by a CA in ca.crt"],
             id="700 KB of beginnings",
         ),
         pytest.param(
             with_data(tls_key=b"-----BEGIN %b-----\n" % b"PRIVATE KEY" + b"A" * 2000),
             {"ca"},
-            ["tls.key: is larger than 1024 bytes, so it is not ours"],
+            ["tls.key: is larger than 1024 bytes, so it is not the webhook's"],
             id="a long key",
         ),
         pytest.param(
             with_data(ca_crt=FRESH.bundle + MANY),
             {"ca", "leaf"},
-            ["ca.crt: holds 10 CAs, of which the first 8 count"],
+            ["ca.crt: has 10 CAs, of which only the first 8 are used"],
             id="more CAs than anybody needs",
         ),
         pytest.param(
@@ -387,7 +387,7 @@ def test_cas_of_others_are_named_and_left_out() -> None:
     )
     assert read_secret(secret).is_intact
     reading = read_secret(secret, organization=SETTINGS.organization)
-    assert reading.problems[0] == "ca.crt: 1 CAs are not ours"
+    assert reading.problems[0] == "ca.crt: 1 CAs are not the webhook's"
     assert reading.state.authorities == FRESH.authorities
     assert reading.state.leaf is None
 

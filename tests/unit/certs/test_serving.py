@@ -95,7 +95,7 @@ def test_a_pair_that_openssl_refuses_changes_nothing() -> None:
     # In the chain, whose keys are not looked at here, one that is too short for OpenSSL's security level.
     # https://docs.openssl.org/3.0/man3/SSL_CTX_set_security_level/
     _, weak = _certificate_of(rsa.generate_private_key(65537, 1024), first, hashes.SHA256())  # noqa: S505  # that it is weak is the point
-    with pytest.raises(PairError, match=r"^tls\.crt: OpenSSL refuses the certificate or its key \(CA_KEY_TOO_SMALL"):
+    with pytest.raises(PairError, match=r"^tls\.crt: OpenSSL rejects the certificate or its key \(CA_KEY_TOO_SMALL"):
         serving.replace(first.certificate_pem + weak, first.key_pem, now=NOW)
     assert serving.pair == first
 
@@ -114,7 +114,7 @@ def test_keys_of_other_kinds_are_not_served(key: Key) -> None:
     serving, first = ServingCertificate(), new_leaf()
     serve(serving, first)
     text, certificate = _certificate_of(key, first, hashes.SHA256())
-    with pytest.raises(PairError, match=r"^tls\.crt: has a key of a kind that is not served: must be RSA of 2048 to "):
+    with pytest.raises(PairError, match=r"^tls\.crt: has an unsupported type of key: must be RSA of 2048 to "):
         serving.replace(certificate, text, now=NOW)
     assert serving.pair == first
 
@@ -230,14 +230,14 @@ def test_missing_files_are_named(mount: Mount) -> None:
     files = mount.pair(serving)
     with pytest.raises(PairError) as caught:
         files.refresh(now=NOW)
-    assert str(caught.value) == f"{mount.certificate}: can't be read (No such file or directory)"
+    assert str(caught.value) == f"{mount.certificate}: cannot be read (No such file or directory)"
 
 
 def test_a_folder_is_no_certificate(tmp_path: Path) -> None:
     files = MountedPair(ServingCertificate(), certificate=tmp_path, key=tmp_path)
     with pytest.raises(PairError) as caught:
         files.refresh(now=NOW)
-    assert str(caught.value) == f"{tmp_path}: can't be read (Is a directory)"
+    assert str(caught.value) == f"{tmp_path}: cannot be read (Is a directory)"
 
 
 def test_a_huge_file_is_no_certificate(mount: Mount) -> None:

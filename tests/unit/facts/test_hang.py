@@ -34,7 +34,7 @@ def test_a_hung_reader_ends_while_the_server_goes_on(monkeypatch: pytest.MonkeyP
         while not task.done():
             turns += 1
             await asyncio.sleep(0.01)
-        with pytest.raises(FilesInvalid, match="the files' reader ended without a word"):
+        with pytest.raises(FilesInvalid, match="the process that reads the files ended without a result"):
             await task
         return turns
 
@@ -43,7 +43,7 @@ def test_a_hung_reader_ends_while_the_server_goes_on(monkeypatch: pytest.MonkeyP
 
 def test_a_hung_reader_ends_at_the_start_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(reader, "_command", lambda _: SLEEPS)
-    with pytest.raises(FilesInvalid, match="the files' reader ended without a word"):
+    with pytest.raises(FilesInvalid, match="the process that reads the files ended without a result"):
         load_apart([str(tmp_path)], own_namespace="")
 
 

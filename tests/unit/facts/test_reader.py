@@ -98,7 +98,7 @@ def test_where_no_child_can_start_files_are_read_here(
 
 def test_a_child_that_ends_without_a_word_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/true")
-    with pytest.raises(FilesInvalid, match="ended without a word"):
+    with pytest.raises(FilesInvalid, match="ended without a result"):
         load_apart(write(tmp_path / "n.json", node("a")), own_namespace=OWN)
 
 

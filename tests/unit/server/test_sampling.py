@@ -106,7 +106,7 @@ def test_where_spans_go(endpoint: str | None, environment: dict[str, str], want:
         (
             "http://a",
             {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken, not 'grpc'",
+            "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is supported, not 'grpc'",
         ),
         ("http://a", {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: only"),
     ],
