@@ -118,10 +118,10 @@ def _said(value: object) -> str:
 
 HEAD: Final = """# The proof
 
-Made by `make proof`, which starts a real control plane, real Istio, real Envoy, real kube-proxy and our webhook in
-network namespaces of one machine, sends traffic and writes down what the application saw. Do not edit: run it again.
-Each row was checked; `build/proof.json` has the same rows. Who is who is in the
-[lab's own page](../tests/proof/README.md). {versions}.
+`make proof` generates this page; do not edit it. It starts a real control plane, Istio, Envoy, kube-proxy and the
+webhook in network namespaces of one machine, sends traffic, and records what the application saw. Each row is an
+assertion of the test suite; `build/proof.json` has the same rows. The [page of the lab](../tests/proof/README.md)
+describes the parts. {versions}.
 """
 
 

@@ -23,9 +23,9 @@ OWN: Final = {"proxy.istio.io/config": "interceptionMode: REDIRECT\n"}
 
 def test_final_state(lab: Lab, report: Report, centos: None) -> None:
     """10. The API server itself finds what came out unpreserved, whoever did it."""
-    text = """Pods of a namespace that opted in, each created by a dry run through the real injector, and what the
-    policy of `client-ip render final-state` says of them in the API server's audit log. First behind the webhook
-    (`serve --mark-reasons`), then while it is down."""
+    text = """Each pod is created as a dry run in an opted-in namespace, through the real injector. The rows show what
+    the policy of `client-ip render final-state` reports about it in the API server's audit log: first with the webhook
+    (`serve --mark-reasons`), then while the webhook is down."""
     with report.chapter("10. Final state", text) as check:
         lab.namespace("final", preserve="enabled")
         lab.namespace("bare", preserve="enabled", labels={})
@@ -63,22 +63,22 @@ class _Found:
         self._row("a pod that the webhook made TPROXY", NONE)
         self._row("the same with a native sidecar", NONE, annotations=NATIVE)
         self._row("a pod of a CentOS node", NONE, spec={"nodeSelector": {"kubernetes.io/hostname": "centos"}})
-        self._row("its owner's choice: REDIRECT", NONE, annotations={MODE: "REDIRECT"})
-        self._row("its owner's choice in a ProxyConfig", NONE, annotations=OWN)
+        self._row("REDIRECT set by the owner", NONE, annotations={MODE: "REDIRECT"})
+        self._row("REDIRECT set by the owner in a ProxyConfig", NONE, annotations=OWN)
         made = self._lab.api.create(self._late(), dry_run=True)
-        self._told("TPROXY asked for after injection", "annotated-too-late", made)
+        self._told("TPROXY requested after injection", "annotated-too-late", made)
 
     def down(self) -> None:
         """Without it: everything that redirects is found, and nothing else."""
         self._state = "webhook down"
         self._row("a pod", "not-preserved")
         self._row("a pod with a native sidecar", "not-preserved", annotations=NATIVE)
-        self._row("TPROXY in the proxy's environment alone, by proxyMetadata", "not-preserved", annotations=METADATA)
-        self._row("TPROXY by its owner", NONE, annotations={MODE: "TPROXY"})
-        self._row("TPROXY by its owner, native sidecar", NONE, annotations={MODE: "TPROXY", **NATIVE})
-        self._row("REDIRECT by its owner", NONE, annotations={MODE: "REDIRECT"})
-        self._row("NONE by its owner", NONE, annotations={MODE: "NONE"})
-        self._row("NONE by its owner, native sidecar", NONE, annotations={MODE: "NONE", **NATIVE})
+        self._row("TPROXY only in the proxy's environment, set by proxyMetadata", "not-preserved", annotations=METADATA)
+        self._row("TPROXY set by the owner", NONE, annotations={MODE: "TPROXY"})
+        self._row("TPROXY set by the owner, native sidecar", NONE, annotations={MODE: "TPROXY", **NATIVE})
+        self._row("REDIRECT set by the owner", NONE, annotations={MODE: "REDIRECT"})
+        self._row("NONE set by the owner", NONE, annotations={MODE: "NONE"})
+        self._row("NONE set by the owner, native sidecar", NONE, annotations={MODE: "NONE", **NATIVE})
         ports = {"traffic.sidecar.istio.io/includeInboundPorts": ""}
         self._row("no inbound port is captured", NONE, annotations=ports)
         self._row("a gRPC agent", NONE, annotations={TEMPLATES: "grpc-agent"})

@@ -13,16 +13,17 @@ HEADLINES: Final = ("HTTP, caller with a sidecar (mTLS) → Service", "TCP, pod 
 
 def test_redirect_hides_the_client(lab: Lab, report: Report, callers: Callers, before: App) -> None:
     """1. Without the label the application sees 127.0.0.6, and so do its socket and the access log."""
-    text = """A namespace without our label, injected as Istio does it. Envoy dials the application from 127.0.0.6
-    (`::6` in IPv6), whoever called."""
+    text = """The namespace does not have the webhook's label, and Istio injects its pods as usual. Envoy connects to
+    the application from 127.0.0.6 (`::6` for IPv6), whoever the caller is."""
     with report.chapter("1. East-west before: REDIRECT", text) as check:
         ask_everything(check, lab, report, callers, before, preserved=False)
 
 
 def test_tproxy_shows_the_client(lab: Lab, report: Report, callers: Callers, after: App) -> None:
     """2. With the label on the namespace, and nothing else changed, it sees who called."""
-    text = """The same Pod and the same Services in a namespace labelled `client-ip.dev/preserve: enabled`. Our webhook
-    added one annotation before Istio injected; the rules, the proxy's privileges and its listeners follow from it."""
+    text = """The same Pod and Services are in a namespace with the label `client-ip.dev/preserve: enabled`. The webhook
+    added one annotation before Istio injected the sidecar. The iptables rules, the proxy's privileges and its listeners
+    are based on this annotation."""
     with report.chapter("2. East-west after: TPROXY", text) as check:
         told = lab.decision("after", "app")
         check("creating the pod", after.pod.mode, "our decision", expected="tproxy", seen=told["reason"])
@@ -32,7 +33,13 @@ def test_tproxy_shows_the_client(lab: Lab, report: Report, callers: Callers, aft
 def ask_everything(check: Check, lab: Lab, report: Report, callers: Callers, app: App, *, preserved: bool) -> None:
     """Ask in every way, and add the rows."""
     pod, mode, names = app.pod, app.pod.mode, report.names
-    check("creating the pod", mode, "mode of the rules", expected="TPROXY" if preserved else "REDIRECT", seen=mode)
+    check(
+        "creating the pod",
+        mode,
+        "mode of the iptables rules",
+        expected="TPROXY" if preserved else "REDIRECT",
+        seen=mode,
+    )
 
     def hidden(address: str) -> str:
         if preserved:
@@ -96,16 +103,14 @@ def ask_everything(check: Check, lab: Lab, report: Report, callers: Callers, app
         ),
         ("TCP, caller with a sidecar (mTLS) → Service", lambda: tcp(pod, sidecar.netns.name, app.cluster_ips[0])),
     )
-    asked = [(traffic, client, ask(), "in the clear") for traffic, client, ask in clear]
+    asked = [(traffic, client, ask(), "plaintext") for traffic, client, ask in clear]
     asked += [(traffic, sidecar.address, ask(), "mTLS") for traffic, ask in mtls]
     both = http(pod, sidecar.netns.name, app.cluster_ips[1], 80, headers=host)
     forged = http(pod, plain.netns.name, pod.address, headers={"X-Forwarded-For": "198.51.100.7"})
     for traffic, client, seen, how in asked:
         headline = traffic in HEADLINES
         add_rows(check, names, traffic, mode, seen, expected=hidden(client), headline=headline)
-        check(
-            traffic, mode, "how it reached the sidecar", expected=how, seen="mTLS" if seen.is_mtls else "in the clear"
-        )
+        check(traffic, mode, "how it reached the sidecar", expected=how, seen="mTLS" if seen.is_mtls else "plaintext")
     # Envoy chooses among a dual-stack pod's addresses itself.
     traffic = "HTTP over IPv6, caller with a sidecar (mTLS) → Service"
     either, expected6 = hidden(sidecar.address), hidden(sidecar.address6)

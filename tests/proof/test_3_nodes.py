@@ -32,9 +32,9 @@ NOT_CENTOS: Final = {
 
 def test_pods_follow_the_nodes_that_may_take_them(lab: Lab, report: Report, callers: Callers) -> None:
     """3. A pod that may land on CentOS stays REDIRECT, with the reason; one that can't is TPROXY."""
-    text = """The cluster has a CentOS 7 node beside the Debian ones: what is shown is the decision and the placement,
-    for the kernel is this machine's. The namespace has our label; the pods differ in where they may go, and
-    kube-scheduler places them."""
+    text = """The cluster has a CentOS 7 node and Debian nodes. All nodes use the kernel of this machine, so the rows
+    show the decision and the scheduling only. The namespace is opted in. The pods have different scheduling
+    constraints, and kube-scheduler places them."""
     with report.chapter("3. Nodes", text) as check:
         lab.namespace("nodes", preserve="enabled")
         for name, spec, reason, mode, nodes in (
@@ -47,14 +47,14 @@ def test_pods_follow_the_nodes_that_may_take_them(lab: Lab, report: Report, call
             what = f"creating a pod that may run {name.replace('-', ' ')}"
             check(what, mode, "our decision", expected=reason, seen=told["reason"])
             warned = any(reason in warning and "centos" in warning for warning in created.warnings)
-            named = "who creates it is warned, with reason and node"
+            named = "the creator gets a warning with reason and node"
             check(what, mode, named, expected=mode == "REDIRECT", seen=warned)
             pod = lab.agent.run("nodes", name)
             placed = pod.stored["spec"]["nodeName"]
             allowed = " or ".join(nodes)
             seen_node = allowed if placed in nodes else placed
             check(what, mode, "kube-scheduler's choice", expected=allowed, seen=seen_node)
-            check(what, mode, "mode of the rules", expected=mode, seen=pod.mode)
+            check(what, mode, "mode of the iptables rules", expected=mode, seen=pod.mode)
             seen = http(pod, callers.plain.netns.name, pod.address)
             client = callers.plain.address if mode == "TPROXY" else "127.0.0.6"
             add_rows(check, report.names, f"HTTP, pod without a sidecar → pod {name}", mode, seen, expected=client)

@@ -48,14 +48,15 @@ def test_fallback(
     centos: None,
 ) -> None:
     """4. On CentOS, with fallback XForwardedFor: the header shows the client, behind a gateway as well."""
-    text = """A pod of a CentOS 7 node, in a namespace whose ClientIPPolicy says `fallback: XForwardedFor`. The webhook
-    labels it for the EnvoyFilter that `client-ip render envoyfilter --gateway ingress/istio-ingressgateway` prints
-    (form append-caller): that appends the caller, unless the caller is the gateway by the identity of its mTLS
-    certificate. A tenant who calls a ServiceAccount `mallory-istio` is believed only where the filter was made with
-    `--gateway '*/*-istio' --any-namespace`. The form
-    use-remote-address is the setting that Alibaba Cloud's page names: behind a gateway it appends the gateway, takes
-    it for the client, and turns `x-forwarded-proto` to https. Two more settings of Envoy's were tried on top of it:
-    neither gives both callers and gateways their due. [fallback.md](fallback.md) says who should use which."""
+    text = """A pod runs on a CentOS 7 node, in a namespace whose ClientIPPolicy has `fallback: XForwardedFor`. The
+    webhook gives it the label that the EnvoyFilter of
+    `client-ip render envoyfilter --gateway ingress/istio-ingressgateway` selects (form append-caller).
+    The filter appends the caller, unless the caller's mTLS certificate identifies it as
+    the gateway. A tenant's ServiceAccount `mallory-istio` is trusted only if the filter was rendered with
+    `--gateway '*/*-istio' --any-namespace`. The form use-remote-address is the setting that Alibaba Cloud documents.
+    Behind a gateway, it appends the gateway, treats the gateway as the client, and changes `x-forwarded-proto` to
+    https. Two more settings of Envoy were tried in addition: neither is correct for both callers and gateways.
+    [fallback.md](fallback.md) says which form to use."""
     with report.chapter("4. Fallback: X-Forwarded-For", text) as check:
         _policy(lab)
         lab.namespace("legacy", preserve="enabled")
@@ -69,7 +70,7 @@ def test_fallback(
         lab.reachable(callers.outside, ingress.address, GATEWAY_PORT, PATH)
         told = lab.decision("legacy", "app")
         check("creating the pod", pod.mode, "our decision", expected="x-forwarded-for", seen=told["reason"])
-        check("creating the pod", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
+        check("creating the pod", pod.mode, "mode of the iptables rules", expected="REDIRECT", seen=pod.mode)
         label = pod.stored["metadata"]["labels"].get(METHOD, NONE)
         check("creating the pod", pod.mode, f"label {METHOD}", expected="x-forwarded-for", seen=label)
         asked = _Asked(check, report, callers, ingress, pod, address)
@@ -161,7 +162,7 @@ class _Asked:
         self._mode = mode
         headers = {"Host": f"{self._pod.name}.{self._pod.namespace}", XFF: FORGED}
         seen = http(self._pod, caller.netns.name, self._address, 80, headers=headers)
-        how = "mTLS" if seen.is_mtls else "in the clear"
+        how = "mTLS" if seen.is_mtls else "plaintext"
         self._row(
             f"HTTP with a forged header, a tenant's {TENANT} ({how}) → Service", XFF, expected, _header(seen, XFF)
         )
@@ -187,7 +188,7 @@ class _Asked:
     def _sidecar(self, expected: str) -> None:
         caller, host = self._callers.sidecar, {"Host": f"{self._pod.name}.{self._pod.namespace}"}
         seen = http(self._pod, caller.netns.name, self._address, 80, headers=host)
-        how = "mTLS" if seen.is_mtls else "in the clear"
+        how = "mTLS" if seen.is_mtls else "plaintext"
         self._row(f"HTTP, caller with a sidecar ({how}) → Service", XFF, expected, _header(seen, XFF))
 
     def _gateway(self, expected: str, *, external: str, proto: str, headers: Mapping[str, str] | None = None) -> None:

@@ -51,9 +51,9 @@ NO_GATEWAY: Final = Path(
 
 def test_cluster_hides_the_client(lab: Lab, report: Report, ingress: RunningPod, before: App, after: App) -> None:
     """5a. `externalTrafficPolicy: Cluster`: the gateway takes the node for the client, and so does the application."""
-    text = """The gateway's namespace has no label of ours, so its Service has what the API server filled in: `Cluster`.
-    kube-proxy masquerades to the node's address. TPROXY on the application's side does not help: its peer is the
-    gateway."""
+    text = """The gateway's namespace does not have the webhook's label, so its Service has the API server's default:
+    `Cluster`. kube-proxy replaces the client's address with that of the node. TPROXY for the application does not help,
+    because its peer is the gateway."""
     with report.chapter("5a. North-south before: Cluster", text) as check:
         service = stored(lab, SERVICE)
         check("the gateway's Service", "Cluster", "externalTrafficPolicy", expected="Cluster", seen=policy(service))
@@ -66,10 +66,11 @@ def test_cluster_hides_the_client(lab: Lab, report: Report, ingress: RunningPod,
 
 def test_local_shows_the_client(lab: Lab, report: Report, ingress: RunningPod, before: App, after: App) -> None:
     """5b. The label on the gateway's namespace: at its next write the Service is Local, and the client is shown."""
-    text = """The gateway's namespace gets our label. At its next write, of any kind, our webhook makes the Service
-    `Local`: kube-proxy leaves the client's address alone, and the gateway passes it on in X-Forwarded-For. The
-    application's peer stays the gateway (TPROXY) or Envoy (REDIRECT): both halves are needed. A node without a
-    gateway pod drops such traffic; a load balancer's health check takes it out, clients of a NodePort have to know."""
+    text = """The gateway's namespace is opted in. At the Service's next update, of any kind, the webhook makes it
+    `Local`. kube-proxy then keeps the client's address, and the gateway sends it in X-Forwarded-For. The application's
+    peer is still the gateway (TPROXY) or Envoy (REDIRECT), so both changes are needed. A node without a gateway pod
+    drops this traffic. A load balancer's health check removes such nodes; clients of a NodePort must avoid them
+    themselves."""
     with report.chapter("5b. North-south after: Local", text) as check:
         lab.api.patch("v1", "Namespace", "ingress", {"metadata": {"labels": {PRESERVE: "enabled"}}})
         service = written_until_local(lab)
@@ -88,13 +89,19 @@ def test_local_shows_the_client(lab: Lab, report: Report, ingress: RunningPod, b
             del port["nodePort"]
         warnings = " ".join(lab.api.create(document, dry_run=True).warnings)
         warned = "nodes without a gateway pod drop traffic" in warnings
-        check("a gateway's Service of type NodePort", "Local", "who applies it is warned", expected=True, seen=warned)
+        check(
+            "a gateway's Service of type NodePort",
+            "Local",
+            "the user who applies it gets a warning",
+            expected=True,
+            seen=warned,
+        )
 
 
 def test_local_for_gateway_api(lab: Lab, report: Report, ingress: RunningPod, after: App) -> None:
     """5c. A Gateway of the Gateway API: Istio makes its Deployment and Service, and the webhook makes that Local."""
-    text = """A Gateway of class `istio` in a namespace with our label. Istio makes its Deployment and its Service; the
-    Service came out `Local` at its creation, and istiod, which applies it without the field, leaves that alone."""
+    text = """A Gateway of class `istio` is in an opted-in namespace. Istio creates its Deployment and Service. The
+    Service was `Local` when it was created, and istiod, which applies it without the field, does not change that."""
     with report.chapter("5c. North-south through a Gateway of the Gateway API", text) as check:
         gateway.gateway_api(lab.api, "ingress", "edge", "app", backend_namespace="after")
         lab.plane.wait_until(

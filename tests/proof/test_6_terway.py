@@ -20,10 +20,11 @@ XFF: Final = "X-Forwarded-For as the application reads it"
 
 def test_eni_backends_need_no_local(lab: Lab, report: Report, after: App) -> None:
     """6. With ENI backends the Service stays as it is, and the application finds the client all the same."""
-    text = """Where Terway gives pods interfaces of the cloud's network, the load balancer sends to the gateway's pods
-    and no kube-proxy is in between: `externalTrafficPolicy` does not matter, so the webhook leaves it alone. It knows
-    by the Service's own annotation, or by Terway's DaemonSet. Here the DaemonSet is an object alone and the client
-    takes the load balancer's place: it sends to the pod's address, as such a load balancer does for it."""
+    text = """If Terway gives pods network interfaces of the cloud, the load balancer sends traffic directly to the
+    gateway's pods, without kube-proxy. `externalTrafficPolicy` then has no effect, and the webhook does not change it.
+    The webhook recognizes this by the Service's annotation, or by Terway's DaemonSet. In this lab, the DaemonSet is
+    only an object, and the client takes the place of the load balancer: it sends to the pod's address, as such a load
+    balancer would."""
     with report.chapter("6. Terway: ENI backends", text) as check:
         lab.namespace(NAMESPACE, preserve="enabled")
 
@@ -34,7 +35,7 @@ def test_eni_backends_need_no_local(lab: Lab, report: Report, after: App) -> Non
             check(what, mode, "our decision", expected=reason, seen=told["reason"])
             return service
 
-        row("of-nodes", "a gateway's Service, no Terway found", mode="Local", reason="local", annotations={})
+        row("of-nodes", "a gateway's Service, Terway not found", mode="Local", reason="local", annotations={})
         row(
             "annotated",
             f"a gateway's Service annotated {BACKEND_TYPE}: eni",

@@ -68,10 +68,10 @@ def shows_redirect(check: Check, pod: RunningPod, callers: Callers, report: Repo
 
 def test_no_annotation_after_injection(lab: Lab, report: Report, callers: Callers, canary: None) -> None:
     """7a. With istio-cni a late annotation ends the pod's inbound traffic; we never add one."""
-    text = """istio-cni's plugin writes the rules that the pod's annotation names, when the pod starts. Changed by hand
-    after the injection, it writes TPROXY rules under a proxy that was made for REDIRECT. The webhook leaves an injected
-    pod alone: the same pod, brought to it as it is."""
-    with report.chapter("7a. Annotated after the injection", text) as check:
+    text = """The plugin of istio-cni writes the iptables rules for the mode in the pod's annotation when the pod
+    starts. If somebody changes the annotation after injection, the plugin writes TPROXY rules for a proxy that was
+    injected for REDIRECT. The webhook does not change an injected pod, as the last rows show for the same pod."""
+    with report.chapter("7a. Annotated after injection", text) as check:
         lab.namespace("cni", labels=CANARY)
         stored = lab.create_pod("cni", "honest", spec=NODE)
         honest = lab.agent.run("cni", "honest")
@@ -112,18 +112,18 @@ def _without_token(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_no_configuration_after_istios(lab: Lab, report: Report, callers: Callers) -> None:
     """7b. A configuration that sorts after Istio's preserves nothing, and says so."""
-    text = """The same configuration under the name `zz-client-ip-webhook`: the API server calls it after Istio's, which
-    is not called again. `client-ip render` has no option for the name."""
+    text = """The same configuration has the name `zz-client-ip-webhook`. The API server calls it after Istio's
+    configuration, which is not called again. `client-ip render` has no option for the name."""
     with report.chapter("7b. A configuration that sorts after Istio's", text) as check:
         lab.namespace("late", preserve="enabled")
         with renamed(lab, "zz-client-ip-webhook"):
             made = lab.create_pod("late", "app", spec=NODE)
             pod = lab.agent.run("late", "app")
         decision = lab.decision("late", "app")
-        check("creating the pod", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
+        check("creating the pod", pod.mode, "mode of the iptables rules", expected="REDIRECT", seen=pod.mode)
         check("creating the pod", pod.mode, "our decision", expected="already-injected", seen=decision["reason"])
         warned = any("already-injected" in warning for warning in made.warnings)
-        check("creating the pod", pod.mode, "whoever creates it is warned", expected=True, seen=warned)
+        check("creating the pod", pod.mode, "the creator gets a warning", expected=True, seen=warned)
         named = any("client-ip-webhook must sort before Istio's webhooks" in warning for warning in made.warnings)
         check("creating the pod", pod.mode, "the warning names the order", expected=True, seen=named)
         check(
@@ -179,8 +179,8 @@ def _until(lab: Lab, namespace: str, reached: Callable[[bool, bool], bool], what
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_no_pod_is_refused_for_us(lab: Lab, report: Report, callers: Callers, canary: None, level: str) -> None:
     """7c. Where PodSecurity refuses TPROXY, the pod starts in REDIRECT and says why."""
-    text = f"""With istio-cni a sidecar needs no privileges, so a namespace that enforces `{level}` takes it. TPROXY
-    needs NET_ADMIN and root: annotated by hand, the pod is refused by the API server."""
+    text = f"""With istio-cni, a sidecar needs no privileges, and a namespace that enforces `{level}` admits it. TPROXY
+    needs NET_ADMIN and root: if the annotation is set by hand, the API server rejects the pod."""
     with report.chapter(f"7c. PodSecurity {level}", text) as check:
         labels = {**CANARY, ENFORCE: level}
         lab.namespace(f"{level}-by-hand", labels=labels)
@@ -190,7 +190,7 @@ def test_no_pod_is_refused_for_us(lab: Lab, report: Report, callers: Callers, ca
             refused, reason = "no", ""
         except ApiError as error:
             refused, reason = f"{error.status} {error.reason}", error.message
-        check("TPROXY by hand", "TPROXY", "the API server refuses it", expected="403 Forbidden", seen=refused)
+        check("TPROXY by hand", "TPROXY", "the API server rejects it", expected="403 Forbidden", seen=refused)
         named = f'violates PodSecurity "{level}:latest"' in reason and "NET_ADMIN" in reason
         check("TPROXY by hand", "TPROXY", "because of NET_ADMIN", expected=True, seen=named)
         lab.namespace(level, preserve="enabled", labels=labels)
@@ -200,14 +200,14 @@ def test_no_pod_is_refused_for_us(lab: Lab, report: Report, callers: Callers, ca
         check("with the label", pod.mode, "our decision", expected="pod-security", seen=decision["reason"])
         warned = any(level in warning for warning in made.warnings)
         check("with the label", pod.mode, "the warning names the level", expected=True, seen=warned)
-        check("with the label", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
+        check("with the label", pod.mode, "mode of the iptables rules", expected="REDIRECT", seen=pod.mode)
         shows_redirect(check, pod, callers, report)
 
 
 def test_no_pod_waits_for_us(lab: Lab, report: Report, callers: Callers) -> None:
     """7d. While the webhook is down pods start, unpatched; afterwards they are patched again."""
-    text = """The server is ended, its configuration stays. failurePolicy is Ignore: the API server admits the pod as it
-    is."""
+    text = """The webhook's server is stopped, and its configuration remains. failurePolicy is Ignore, so the API server
+    admits the pod unchanged."""
     with report.chapter("7d. The webhook is down", text) as check:
         lab.namespace("down", preserve="enabled")
         lab.webhook.stop()
@@ -215,14 +215,14 @@ def test_no_pod_waits_for_us(lab: Lab, report: Report, callers: Callers) -> None
             pod = lab.start_pod("down", "app", spec=NODE)
         finally:
             lab.webhook.start()
-        check("creating a pod meanwhile", pod.mode, "mode of the rules", expected="REDIRECT", seen=pod.mode)
+        check("creating a pod meanwhile", pod.mode, "mode of the iptables rules", expected="REDIRECT", seen=pod.mode)
         method = pod.stored["metadata"]["labels"].get("client-ip.dev/method", "none")
         check("creating a pod meanwhile", pod.mode, "our label", expected="none", seen=method)
         shows_redirect(check, pod, callers, report)
         later = lab.start_pod("down", "later", spec=NODE)
         told = lab.decision("down", "later")
         check("creating a pod afterwards", later.mode, "our decision", expected="tproxy", seen=told["reason"])
-        check("creating a pod afterwards", later.mode, "mode of the rules", expected="TPROXY", seen=later.mode)
+        check("creating a pod afterwards", later.mode, "mode of the iptables rules", expected="TPROXY", seen=later.mode)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_other_configurations_of_istio(
     what: str,
 ) -> None:
     """7e. Revisions, tags and reinvocationPolicy IfNeeded: called before each of them, and preserved."""
-    text = f"""The namespace names {what} (`istio.io/rev: {revision}`), whose configurations ask to be reinvoked
-    (IfNeeded) and whose rules istio-cni writes."""
+    text = f"""The namespace selects {what} (`istio.io/rev: {revision}`). Its webhook configurations have the
+    reinvocationPolicy IfNeeded, and istio-cni writes the iptables rules."""
     with report.chapter(f"7e. Injected by {what}, reinvoked, with istio-cni", text) as check:
         lab.namespace(namespace, preserve="enabled", labels={"istio.io/rev": revision})
         pod = lab.start_pod(namespace, "app", spec=NODE)

@@ -52,10 +52,9 @@ class Verified:
 
 def test_verify_reads_json(lab: Lab, report: Report, callers: Callers, before: App, after: App, tmp_path: Path) -> None:
     """8a. The applications of parts 1 and 2, whose mesh logs in JSON."""
-    text = """`client-ip verify pod/NAME` reads the pods of parts 1 and 2 and the JSON access logs of their sidecars
-    through the API server, which asks the nodes' kubelets.
-    `upstream_local_address` decides; `downstream_remote_address` follows a forged X-Forwarded-For and proves
-    nothing."""
+    text = """`client-ip verify pod/NAME` reads the pods of chapters 1 and 2, and the JSON access logs of their
+    sidecars, through the API server and the kubelets. The verdict is based on `upstream_local_address`.
+    `downstream_remote_address` follows a forged X-Forwarded-For, and proves nothing."""
     with report.chapter("8a. client-ip verify, access logs in JSON", text) as check:
         for app in (before, after):
             judge(check, report.names, lab, callers, app, tmp_path)
@@ -63,7 +62,7 @@ def test_verify_reads_json(lab: Lab, report: Report, callers: Callers, before: A
 
 def test_verify_reads_text(lab: Lab, report: Report, callers: Callers, tmp_path: Path) -> None:
     """8b. The same applications under a Telemetry that asks for Istio's default text format."""
-    text = """The same in namespaces whose Telemetry asks for Istio's default text format."""
+    text = """The same for namespaces with a Telemetry resource that selects Istio's default text format."""
     with report.chapter("8b. client-ip verify, access logs in text", text) as check:
         for namespace, preserve in (("text-before", None), ("text-after", "enabled")):
             lab.namespace(namespace, preserve=preserve)
@@ -78,7 +77,7 @@ def test_verify_reads_text(lab: Lab, report: Report, callers: Callers, tmp_path:
 
 def test_verify_proves_nothing_by_a_gateway(report: Report, ingress: RunningPod, callers: Callers) -> None:
     """8c. A gateway's log has no inbound requests: nothing is proved, and that is no success."""
-    text = """A gateway's log tells of requests to others; the application's own sidecar has to be asked."""
+    text = """A gateway's log has only requests to other pods. The log of the application's own sidecar is needed."""
     with report.chapter("8c. client-ip verify, a gateway's access log", text) as check:
         http_get(callers.outside, LOAD_BALANCER, 80, "/after")
         command = [sys.executable, "-m", "webhook.cli", "verify", str(ingress.proxy.log)]
@@ -104,10 +103,16 @@ def judge(check: Check, names: Names, lab: Lab, callers: Callers, app: App, fold
         peer = names.tell(client if preserved else "127.0.0.6")
         what = f"{traffic} → {whose}"
         check(what, pod.mode, "verdict", expected=verdict, seen=found["verdict"])
-        check(what, pod.mode, "the peer that it names", expected=peer, seen=names.tell(found["peer"]))
+        check(what, pod.mode, "the peer in the output", expected=peer, seen=names.tell(found["peer"]))
     forged = seen.of("/verify-forged")["downstreamRemoteAddress"]
     what = f"HTTP with a forged X-Forwarded-For, pod without a sidecar → {whose}"
-    check(what, pod.mode, "downstream_remote_address, by which it must not judge", expected=f"{FORGED}:0", seen=forged)
+    check(
+        what,
+        pod.mode,
+        "downstream_remote_address, which must not affect the verdict",
+        expected=f"{FORGED}:0",
+        seen=forged,
+    )
     what = f"the whole log of {whose}"
     others = {each["verdict"] for each in seen.told["requests"]} - {verdict}
     check(what, pod.mode, "other verdicts", expected="none", seen=", ".join(sorted(others)) or "none")
@@ -115,7 +120,7 @@ def judge(check: Check, names: Names, lab: Lab, callers: Callers, app: App, fold
     check(what, pod.mode, "exit status", expected=0 if preserved else 1, seen=seen.status)
     same = (seen.status, seen.told["counts"], seen.told["pods"])
     alone = (of_file.status, of_file.told["counts"], of_file.told["pods"])
-    check(what, pod.mode, "its file says what the API server's answer does", expected=True, seen=alone == same)
+    check(what, pod.mode, "the log file gives the same result as the API server", expected=True, seen=alone == same)
 
 
 def verified(lab: Lab, callers: Callers, app: App, folder: Path) -> tuple[Verified, Verified]:
