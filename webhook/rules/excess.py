@@ -7,7 +7,7 @@ Cheap for every review: a number is compared for each list, and texts are looked
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from webhook.rules import limits, loadbalancers, wellknown
+from webhook.rules import limits, loadbalancers, placement, wellknown
 from webhook.rules.nodes import NodeSelectorTerm
 from webhook.rules.objects import ObjectMeta, Pod, PodSpec, Service
 
@@ -26,6 +26,7 @@ READ_ANNOTATIONS: Final = frozenset(
         wellknown.REASON,
         wellknown.TEMPLATES,
         *loadbalancers.READ,
+        *placement.READ,
     },
 )
 """The annotations of Pods and Services that a question reads; a test holds it to be all of them."""

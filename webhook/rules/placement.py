@@ -19,15 +19,19 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A label that sends a pod to machines which its nodeSelector and tolerations don't name."""
+    """A label, or an annotation, that sends a pod to machines which its nodeSelector and tolerations don't name."""
 
     key: str
     values: frozenset[str] = frozenset()
     """The values that send it; empty: any."""
     may_stay: frozenset[str] = frozenset()
     """The values that let it run elsewhere as well as on its feasible nodes."""
+    of_pod: bool = True
+    """The pod's own label counts."""
     of_namespace: bool = False
     """The namespace's label counts where the pod has none."""
+    annotation: bool = False
+    """An annotation of the pod's does the same."""
     nodes: tuple[str, str]
     """The label that such nodes carry."""
     what: str
@@ -40,6 +44,22 @@ ELSEWHERE: Final = (
     Elsewhere(
         key="alibabacloud.com/eci",
         values=frozenset({"true"}),
+        of_namespace=True,
+        nodes=VIRTUAL_KUBELET,
+        what="an elastic container instance, through the virtual node",
+    ),
+    # What ack-virtual-node's admission webhook has read since before: the same guide, as it was in 2021.
+    Elsewhere(
+        key="eci",
+        values=frozenset({"true"}),
+        of_namespace=True,
+        nodes=VIRTUAL_KUBELET,
+        what="an elastic container instance, through the virtual node",
+    ),
+    Elsewhere(
+        key="virtual-node-affinity-injection",
+        values=frozenset({"enabled"}),
+        of_pod=False,
         of_namespace=True,
         nodes=VIRTUAL_KUBELET,
         what="an elastic container instance, through the virtual node",
@@ -68,6 +88,15 @@ ELSEWHERE: Final = (
         )
         for key in ("virtual-kubelet.io/burst-to-cci", "bursting.cci.io/burst-to-cci")
     ),
+    # An annotation on VKE, a label in clusters of one's own: github.com/volcengine/volcengine-vci-admission.
+    Elsewhere(
+        key="vke.volcengine.com/burst-to-vci",
+        values=frozenset({"enforce"}),
+        may_stay=frozenset({"auto"}),
+        annotation=True,
+        nodes=VIRTUAL_KUBELET,
+        what="Volcano Engine's Container Instance, through the virtual node",
+    ),
 )
 """
 The clouds' labels of this kind.
@@ -76,20 +105,24 @@ Tencent's super nodes need none: pods name them by `node.kubernetes.io/instance-
 (tencentcloud.com/document/product/457/45561), and a rule of the default policy speaks of them.
 """
 _KEYS: Final = frozenset(each.key for each in ELSEWHERE)
+READ: Final = frozenset(each.key for each in ELSEWHERE if each.annotation)
+"""The annotations that are read."""
 
 
-def sent_elsewhere(labels: Labels, namespace: Labels) -> tuple[Elsewhere, str, bool] | None:
+def sent_elsewhere(labels: Labels, annotations: Labels, namespace: Labels) -> tuple[Elsewhere, str, bool] | None:
     """Return where a label sends a pod, the fact, and whether its feasible nodes count too; None for nearly all."""
-    if _KEYS.isdisjoint(labels) and _KEYS.isdisjoint(namespace):
+    if _KEYS.isdisjoint(labels) and _KEYS.isdisjoint(namespace) and READ.isdisjoint(annotations):
         return None
     for each in ELSEWHERE:
-        value, whose = labels.get(each.key), ""
+        value, whose = labels.get(each.key) if each.of_pod else None, "label"
+        if value is None and each.annotation:
+            value, whose = annotations.get(each.key), "annotation"
         if value is None and each.of_namespace:
-            value, whose = namespace.get(each.key), "namespace "
+            value, whose = namespace.get(each.key), "namespace label"
         if value is None:
             continue
         if value in each.may_stay or value in each.values or not each.values:
-            fact = f"{whose}label {each.key}={value} runs the pod on {each.what}"
+            fact = f"{whose} {each.key}={value} runs the pod on {each.what}"
             return each, fact, value in each.may_stay
     return None
 

@@ -340,7 +340,7 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
             return Answer(Reason.NO_FEASIBLE_NODE, f"spec.nodeName {spec.node_name} cannot run a Linux sidecar")
         nodes = 1 << node.slot
     else:
-        sent = sent_elsewhere(case.labels, case.around)
+        sent = sent_elsewhere(case.labels, case.annotations, case.around)
         nodes = _candidates(case) if sent is None or sent[2] else 0
         if sent is not None:
             return _sent(case, sent[0], sent[1], nodes)
@@ -425,7 +425,7 @@ def fact_nodes(case: PodCase) -> str:
     snapshot, spec = case.snapshot, case.spec
     if spec.node_name:
         return f"spec.nodeName {spec.node_name} supports TPROXY"
-    sent = sent_elsewhere(case.labels, case.around)
+    sent = sent_elsewhere(case.labels, case.annotations, case.around)
     if sent is not None:
         return f"{sent[1]}, where all nodes support TPROXY"
     nodes = _candidates(case)
