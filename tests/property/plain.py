@@ -95,7 +95,9 @@ def answer(
 def runs_linux(node: Document) -> bool:
     """A Linux sidecar runs nowhere else; a node that says nothing is taken for one."""
     info = (node.get("status") or {}).get("nodeInfo") or {}
-    return info.get("operatingSystem", "") in {"", "linux"}
+    labels = node["metadata"].get("labels") or {}
+    told = [info.get("operatingSystem"), labels.get("kubernetes.io/os"), labels.get("beta.kubernetes.io/os"), "linux"]
+    return next(each for each in told if each) == "linux"
 
 
 # --- The filters

@@ -159,14 +159,26 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     info = node.status.node_info if node.status is not None else None
     if info is None or not (info.os_image or info.kernel_version or info.operating_system):
         return Compatibility(supported=False, rule="no nodeInfo yet")
-    if info.operating_system and info.operating_system != "linux":
-        return Compatibility(supported=False, rule=f"operatingSystem {info.operating_system}")
+    system = _system(labels, info)
+    if system not in _LINUX:
+        return Compatibility(supported=False, rule=f"operatingSystem {system}")
     if not (info.os_image or info.kernel_version):
         return Compatibility(supported=False, rule="neither osImage nor kernelVersion is known")
     for rule in rules.rules:
         if rule.matches(labels, info):
             return Compatibility(rule.supported, f"rule {rule.name}")
     return Compatibility(supported=True, rule="no rule matches")
+
+
+_LINUX: Final = frozenset({"", "linux"})
+"""A node that says nothing is taken for one."""
+
+
+def _system(labels: Mapping[str, str], info: NodeInfo | None) -> str:
+    """Return the operating system: the kubelet says it in nodeInfo, and before that in labels."""
+    if info is not None and info.operating_system:
+        return info.operating_system
+    return next((labels[key] for key in wellknown.OS_LABELS if key in labels), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -593,7 +605,7 @@ class NodeIndexBuilder:
             bool(spec.unschedulable),
             info.os_image if info is not None else "",
             compatibility(node, self.rules),
-            info is None or info.operating_system in {"", "linux"},
+            _system(node.metadata.labels or {}, info) in _LINUX,
             intern(spec.provider_id[:PROVIDER_LIMIT].partition("://")[0]) if "://" in spec.provider_id else "",
         )
 
