@@ -7,6 +7,7 @@ from webhook.cli.verified import Judged, PodMode, Tally
 from webhook.facts.collect import decode
 from webhook.rules import wellknown
 from webhook.rules.interception import as_it_runs
+from webhook.rules.limits import TooLarge
 from webhook.rules.objects import Pod
 from webhook.rules.sidecar import own_choice
 from webhook.running.accesslog import NO_OWN, IPAddress, ip_address, judge
@@ -64,8 +65,11 @@ def injected(document: dict[str, Any]) -> PodMode:
     told = as_it_runs(pod)
     if told is None:
         return PodMode(pod=name, mode=None, fact=f"no {wellknown.PROXY_CONTAINER} was injected")
-    asked = own_choice(pod.metadata.annotations or {})
-    contradiction = None
+    asked, contradiction = None, None
+    try:
+        asked = own_choice(pod.metadata.annotations or {})
+    except TooLarge as error:
+        contradiction = f"what it asks for is not known: {error}"
     if asked is not None and told.mode and asked.mode not in {"", told.mode}:
         contradiction = f"{asked.fact} was added after injection, and does not match the proxy"
     elif not told.agreed:

@@ -20,6 +20,7 @@ from webhook.rules.decision import (
     Reason,
     one_line,
 )
+from webhook.rules.excess import pod_shares, shares_excess
 from webhook.rules.limits import CAUSE_LIMIT, SMALL, WARNING_LIMIT, WARNINGS
 from webhook.rules.mark import mark
 from webhook.rules.objects import DaemonSet, ObjectMeta, Pod, Service, Shaped, Workload
@@ -70,10 +71,16 @@ def decide(request: Request, snapshot: Snapshot, *, now: datetime) -> Decision:
 
 def _decide_each(request: Request, reviewed: Shaped, snapshot: Snapshot, *, now: datetime) -> Decision:
     """Return the decision on the first of an object's pods that would lose the client's IP, else on the first."""
-    decisions = [
-        decide(msgspec.structs.replace(request, object=Shaped(pods=(pod,))), snapshot, now=now) for pod in reviewed.pods
-    ]
-    return next((each for each in decisions if each.outcome is Outcome.LOST), decisions[0])
+    first, shares = None, 0
+    for pod in reviewed.pods:
+        shares += pod_shares(pod)  # all of them together cost no more than one may
+        one = msgspec.structs.replace(request, object=Shaped(pods=(pod,)), excess=shares_excess(shares))
+        decision = decide(one, snapshot, now=now)
+        if decision.outcome is Outcome.LOST:
+            return decision
+        first = first or decision
+    assert first is not None  # noqa: S101  # it is called where there are several
+    return first
 
 
 def explain(request: Request, snapshot: Snapshot, *, now: datetime) -> tuple[Explained, ...]:

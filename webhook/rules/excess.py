@@ -49,6 +49,41 @@ def pod_excess(pod: Pod, size: int) -> str:
         or _metadata_excess(pod.metadata, size)
         or ("" if 0 < size <= limits.LABELS_LIMIT else _labels_excess("spec.nodeSelector", spec.node_selector))
         or ("" if 0 < size <= limits.PROXY_ENV_LIMIT else _environment_excess(spec))
+        or shares_excess(pod_shares(pod, size))
+    )
+
+
+def pod_shares(pod: Pod, size: int = 0) -> int:
+    """
+    Return what parts of the limits that cost most *pod* uses, in hundredths of one limit; *size* as for `pod_excess`.
+
+    Of a pod that is within each limit: what a decision costs grows with this sum.
+    """
+    spec = pod.spec
+    annotations = pod.metadata.annotations
+    shares = 0.0
+    if annotations:
+        texts = len(annotations.get(wellknown.PROXY_CONFIG, "")) + len(annotations.get(wellknown.PROXY_OVERRIDES, ""))
+        shares += texts / limits.TEXT_LIMIT
+    if spec.tolerations is not None:
+        shares += len(spec.tolerations) / limits.TOLERATIONS_LIMIT
+    shares += (len(spec.containers or ()) + len(spec.init_containers or ())) / limits.CONTAINERS_LIMIT
+    terms = spec.terms()
+    if terms:
+        requirements, values = _counted(terms)
+        shares += max(len(terms), requirements) / limits.TERMS_LIMIT + values / limits.VALUES_LIMIT
+    if not 0 < size <= limits.SMALL:
+        shares += _read_bytes_of_proxies(spec) / limits.PROXY_ENV_LIMIT
+    return int(100 * shares)
+
+
+def shares_excess(shares: int) -> str:
+    """Return what is said of an object, or of the pod templates of one, whose *shares* are too many, or nothing."""
+    if shares <= limits.SHARES:
+        return ""
+    return (
+        "tolerations, node affinity, containers, environment variables and annotations together: "
+        f"{shares:,} % of a limit; the limit is {limits.SHARES} %"
     )
 
 
@@ -85,6 +120,16 @@ def _placement_excess(spec: PodSpec) -> str:
 
 
 def _affinity_excess(terms: list[NodeSelectorTerm]) -> str:
+    requirements, values = _counted(terms)
+    field = "spec.affinity.nodeAffinity"
+    number = max(len(terms), requirements)
+    if number > limits.TERMS_LIMIT:
+        return _too_many(field, number, "terms or requirements", limits.TERMS_LIMIT)
+    return _too_many(field, values, "values", limits.VALUES_LIMIT) if values > limits.VALUES_LIMIT else ""
+
+
+def _counted(terms: list[NodeSelectorTerm]) -> tuple[int, int]:
+    """Return the requirements in all *terms* together, and their values."""
     requirements = values = 0
     for term in terms:
         for listed in (term.match_expressions, term.match_fields):
@@ -93,11 +138,7 @@ def _affinity_excess(terms: list[NodeSelectorTerm]) -> str:
                 for each in listed:
                     if each.values:
                         values += len(each.values)
-    field = "spec.affinity.nodeAffinity"
-    number = max(len(terms), requirements)
-    if number > limits.TERMS_LIMIT:
-        return _too_many(field, number, "terms or requirements", limits.TERMS_LIMIT)
-    return _too_many(field, values, "values", limits.VALUES_LIMIT) if values > limits.VALUES_LIMIT else ""
+    return requirements, values
 
 
 def _metadata_excess(metadata: ObjectMeta, size: int) -> str:
@@ -113,10 +154,14 @@ def _labels_excess(field: str, labels: Mapping[str, str] | None) -> str:
 
 
 def _environment_excess(spec: PodSpec) -> str:
-    length = sum(len(memoryview(each)) for each in _read_of_proxies(spec))
+    length = _read_bytes_of_proxies(spec)
     if length <= limits.PROXY_ENV_LIMIT:
         return ""
     return _too_many("env, args and securityContext of Istio's containers", length, "bytes", limits.PROXY_ENV_LIMIT)
+
+
+def _read_bytes_of_proxies(spec: PodSpec) -> int:
+    return sum(len(memoryview(each)) for each in _read_of_proxies(spec))
 
 
 def _read_of_proxies(spec: PodSpec) -> Iterable[bytes]:

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from webhook.rules import nulls, wellknown
+from webhook.rules.limits import TooLarge
 from webhook.rules.objects import Container, EnvVar, Pod
 from webhook.rules.sidecar import DEFAULT_MODE, Choice, Injection, Mesh, own_choice, will_inject
 
@@ -61,7 +62,13 @@ USUAL: Final = Interception(captured=True, mode=DEFAULT_MODE, fact="no mode is s
 
 
 def interception(pod: Pod, namespace_name: str, namespace: Mapping[str, str], mesh: Mesh) -> Interception:
-    """Return how the pod's inbound traffic is intercepted: as it stands, else as it will be once it is injected."""
+    """
+    Return how the pod's inbound traffic is intercepted: as it stands, else as it will be once it is injected.
+
+    Raises:
+        TooLarge: What its annotations ask for is beyond what is read.
+
+    """
     standing = as_it_stands(pod, namespace_name, namespace, mesh)
     if standing is not None:
         return standing
@@ -85,7 +92,8 @@ def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], me
     proxies, init = _containers(pod)
     if not proxies:
         return _without_a_proxy(pod, namespace_name, namespace, mesh) if status else None
-    modes = [mode for each in proxies for mode in _environment(each, wellknown.MODE_ENV)]
+    variables = [variable for each in proxies for variable in _environment(each)]
+    modes = [value for name, value in variables if name == wellknown.MODE_ENV]
     if not status and not modes and init is None:
         return _alone(proxies, pod, namespace, mesh)
     role = _role(proxies[-1])
@@ -95,7 +103,7 @@ def as_it_stands(pod: Pod, namespace_name: str, namespace: Mapping[str, str], me
         fact = _with_mode(f"container {wellknown.PROXY_CONTAINER} runs", modes)
         fact = f"{fact}, but there is no annotation {wellknown.INJECTED_STATUS}"
         return Interception(captured=True, mode=_last(modes), fact=fact, injected=True, agreed=False)
-    if any(_is_true(each) for proxy in proxies for each in _environment(proxy, _DISABLED)):
+    if any(name == wellknown.DISABLE_ENVOY and _is_true(value) for name, value in variables):
         fact = f"container {wellknown.PROXY_CONTAINER} is a gRPC agent: there is no Envoy in front of the application"
         return Interception(captured=False, mode="", fact=fact, injected=True)
     return _injected(annotations, modes, init)
@@ -107,7 +115,7 @@ def as_it_runs(pod: Pod) -> Interception | None:
 
 
 _NO_MESH: Final = Mesh()
-_DISABLED: Final = wellknown.DISABLE_ENVOY
+_READ_VARIABLES: Final = frozenset({wellknown.MODE_ENV, wellknown.DISABLE_ENVOY})
 
 
 class _SecurityContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -163,7 +171,7 @@ def _customised(pod: Pod) -> Iterator[tuple[str, Container]]:
 def says_its_mode(container: Container) -> bool:
     """Return whether *container* is a proxy with an interception mode: one that a user only customises has none."""
     return container.name == wellknown.PROXY_CONTAINER and any(
-        True for _ in _environment(container, wellknown.MODE_ENV)
+        name == wellknown.MODE_ENV for name, _ in _environment(container)
     )
 
 
@@ -238,7 +246,10 @@ def _injected(annotations: Mapping[str, str], modes: Sequence[str], init: Contai
         told.append(annotations.get(wellknown.INTERCEPTION_MODE, DEFAULT_MODE))
     if all(each is not None and not each.strip() for each in ports):
         return Interception(captured=False, mode=mode, fact=f"{init.name} captures no inbound port", injected=True)
-    own = own_choice(annotations)
+    try:
+        own = own_choice(annotations)
+    except TooLarge as error:
+        return Interception(captured=True, mode=mode, fact=f"{fact}, but {error}", injected=True, agreed=False)
     if own is not None and own.mode and not own.weak:
         told.append(own.mode)
     differing = next((each for each in told if each != mode), None)
@@ -253,7 +264,13 @@ def _injected(annotations: Mapping[str, str], modes: Sequence[str], init: Contai
 
 
 def as_it_will_be(annotations: Mapping[str, str], injection: Injection) -> Interception:
-    """Return what the sidecar that *injection* expects will do for a pod with *annotations*."""
+    """
+    Return what the sidecar that *injection* expects will do for a pod with *annotations*.
+
+    Raises:
+        TooLarge: What they ask for is beyond what is read.
+
+    """
     injector = injection.injector
     default = injector.default if injector is not None else None
     own = own_choice(annotations)
@@ -318,16 +335,13 @@ def _strings(raw: msgspec.Raw) -> list[str]:
         return []
 
 
-def _environment(container: Container, name: str) -> Iterator[str]:
-    """Yield the values of a variable: where it is there twice, the last one counts to the process."""
+def _environment(container: Container) -> list[tuple[str, str]]:
+    """Return the variables that are read, as names and values: what is there twice counts as it was set last."""
     try:
         variables = _variables(container.env)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        yield UNREADABLE
-        return
-    for variable in variables or ():
-        if variable.name == name:
-            yield variable.value or ""
+        return [(wellknown.MODE_ENV, UNREADABLE)]
+    return [(each.name, each.value or "") for each in variables or () if each.name in _READ_VARIABLES]
 
 
 def _last(modes: Sequence[str]) -> str:

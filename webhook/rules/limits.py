@@ -8,12 +8,23 @@ limit, it says so; a limit that one may reach says what it costs there.
 
 from typing import Final
 
+
+class TooLarge(ValueError):  # noqa: N818  # an error's noun
+    """Something of an object is beyond a limit, which is seen only as it is read."""
+
+
 # --- What is read of an object.
 TEXT_LIMIT: Final = 16_384
 """
 Characters of one text that a decision reads: an annotation's value, `spec.nodeName`, a Service's type.
 
-Istio's longest annotation, `proxy.istio.io/config`, has some hundred; reading YAML of this length takes up to 20 ms.
+Istio's longest annotation, `proxy.istio.io/config`, has some hundred.
+"""
+CONFIG_NODES: Final = 2_000
+"""
+Values (scalars, lists, mappings) of the YAML in `proxy.istio.io/config`, and how many aliases and merges repeat.
+
+Istio's own `defaultConfig` has a dozen. Reading so many takes up to 15 ms.
 """
 LABELS_LIMIT: Final = 65_536
 """Characters of all labels together, and of a nodeSelector; a label has 317 + 63 at most, and few pods have twenty."""
@@ -27,6 +38,14 @@ CONTAINERS_LIMIT: Final = 4_000
 """Containers of a pod, init containers among them."""
 PROXY_ENV_LIMIT: Final = 262_144
 """Bytes of JSON in the environments of all containers called `istio-proxy`; Istio's own has 4 KiB."""
+SHARES: Final = 150
+"""
+What parts of the limits above an object may use together, in hundredths: one whole limit and half of another.
+
+Of what costs most: `proxy.istio.io/config` and `overrides`, tolerations, terms, values, containers and environments.
+An object that is just within each of them would cost as much as the worst of each kind together; so would the pod
+templates of one object, each of which is within all of them.
+"""
 ANNOTATIONS_TOTAL: Final = 262_144 - 4_096
 """
 Bytes of all annotations (keys and values), from which on none is added.
@@ -39,7 +58,7 @@ SHAPED_LIMIT: Final = 262_144
 Bytes of an object of a kind that is not ours, in which pod templates are looked for by their shape (`templates`).
 
 Only kinds that the configuration was told of (`webhook.workloads`) are sent. The largest Rollouts have some 20 KiB;
-reading this much takes up to 5 ms. The custom resource of a larger one is let through unseen.
+reading this much takes up to 30 ms. The custom resource of a larger one is let through unseen.
 """
 ELEMENTS: Final = 50_000
 """Elements (commas in JSON, plus one) of labels, tolerations, a nodeSelector, an affinity, externalIPs or ports."""

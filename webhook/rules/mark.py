@@ -54,6 +54,8 @@ def mark(case: PodCase | ServiceCase, answer: Answer, mode: Mode) -> Patch:
 
 def _stands(case: PodCase) -> bool:
     """Return whether somebody injected it already: such a pod is never patched."""
+    if case.customised:
+        return case.standing is not None
     return as_it_stands(case.pod, case.namespace, case.around, case.snapshot.mesh) is not None
 
 

@@ -54,8 +54,12 @@ class Ordering:
         """Return the nodes of the first *number* integers."""
         if number == len(self._numbers):
             return self._everyone
-        mark = number // self._step
-        return _union(self._marks[mark], self._held[mark * self._step : number])
+        mark, more = divmod(number, self._step)
+        first = number - more
+        if 2 * more <= self._step:
+            return _union(self._marks[mark], self._held[first:number])
+        # From the next set back it is nearer. A node holds one integer, so that what is taken off is in no other's.
+        return self._marks[mark + 1] ^ _union(0, self._held[number : first + self._step])
 
 
 def _number(pair: tuple[int, int | Sequence[int]]) -> int:

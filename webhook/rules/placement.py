@@ -198,6 +198,9 @@ def with_runtime_class(spec: PodSpec, runtime_class: RuntimeClass) -> PodSpec:
     if scheduling.node_selector:
         changes["node_selector"] = {**(spec.node_selector or {}), **scheduling.node_selector}
     if scheduling.tolerations:
-        known = spec.tolerations or []
-        changes["tolerations"] = [*known, *(each for each in scheduling.tolerations if each not in known)]
+        known = dict.fromkeys(spec.tolerations or ())  # a pod may have written as many as a review holds
+        changes["tolerations"] = [
+            *(spec.tolerations or ()),
+            *(each for each in scheduling.tolerations if each not in known),
+        ]
     return msgspec.structs.replace(spec, **changes) if changes else spec

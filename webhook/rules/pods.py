@@ -12,13 +12,14 @@ from webhook.rules.interception import (
     NONE,
     TPROXY,
     USUAL,
+    Interception,
     as_it_runs,
     as_it_stands,
     as_it_will_be,
     is_customised,
     root_forbidden,
 )
-from webhook.rules.limits import ANNOTATIONS_TOTAL, NAMED
+from webhook.rules.limits import ANNOTATIONS_TOTAL, NAMED, TooLarge
 from webhook.rules.nodes import feasible_again, feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
@@ -49,6 +50,7 @@ _PRIVILEGED: Final = Level.PRIVILEGED
 _TPROXY: Final = Reason.TPROXY
 
 _NOT_ASKED: Final = Injection(expected=False, cause="")
+_UNASKED: Final[Answer | None] = Answer(Reason.NODES_UNKNOWN, "nobody asked yet")
 
 
 class PodCase(Case):
@@ -59,12 +61,14 @@ class PodCase(Case):
         "customised",
         "injection",
         "interception",
+        "nodes_answer",
         "nodes_fact",
         "own_kernel",
         "pod",
         "runtime_fact",
         "size",
         "spec",
+        "standing",
         "warnings",
     )
 
@@ -74,9 +78,13 @@ class PodCase(Case):
         self.size = size
         self.warnings: tuple[str, ...] = ()
         self.annotations = pod.metadata.annotations or NO_LABELS
+        self.nodes_answer = _UNASKED
+        """What the nodes say: asked once, whoever asks."""
         self.nodes_fact = _ALL_SUPPORT
         self.customised = False
         """Something of Istio's stands in it already."""
+        self.standing: Interception | None = None
+        """What the proxy does that stands in it, where something of Istio's does: known from that question on."""
         self.runtime_fact = ""
         self.own_kernel = False
         """Its RuntimeClass supports TPROXY, whatever its node's kernel is."""
@@ -120,7 +128,7 @@ def ask_not_injected(case: PodCase) -> Answer | None:
     if not is_customised(case.pod):
         return None
     case.customised = True
-    standing = as_it_stands(case.pod, case.namespace, case.around, case.snapshot.mesh)
+    case.standing = standing = as_it_stands(case.pod, case.namespace, case.around, case.snapshot.mesh)
     if standing is None:
         return None
     if not standing.captured:
@@ -225,7 +233,10 @@ def ask_no_own_mode(case: PodCase) -> Answer | None:
 
     Our own annotation and label, with all that follows passing, are no such choice.
     """
-    found = as_it_will_be(case.annotations, case.injection)
+    try:
+        found = as_it_will_be(case.annotations, case.injection)
+    except TooLarge as error:
+        return Answer(Reason.TOO_LARGE, str(error))
     case.interception = found
     chosen = found.chosen
     if chosen is None or (found.by_mesh and not found.captured):
@@ -326,6 +337,12 @@ def fact_runtime(case: PodCase) -> str:
 
 def ask_nodes_strictly(case: PodCase) -> Answer | None:
     """All feasible nodes must support TPROXY; a pod with nodeName has skipped the scheduler."""
+    if case.nodes_answer is _UNASKED:
+        case.nodes_answer = _ask_nodes(case)
+    return case.nodes_answer
+
+
+def _ask_nodes(case: PodCase) -> Answer | None:
     snapshot, spec = case.snapshot, case.spec
     index = snapshot.nodes
     if not snapshot.nodes_synced or not index.everything:
@@ -341,22 +358,23 @@ def ask_nodes_strictly(case: PodCase) -> Answer | None:
         nodes = 1 << node.slot
     else:
         sent = sent_elsewhere(case.labels, case.annotations, case.around)
-        nodes = _candidates(case) if sent is None or sent[2] else 0
+        feasible = _feasible(case) if sent is None or sent[2] else 0
+        nodes = feasible & index.linux
         if sent is not None:
             return _sent(case, sent[0], sent[1], nodes)
         if not nodes:
-            return _none_feasible(case)
+            return _none_feasible(case, feasible)
     unsupported = nodes ^ (nodes & index.supported)
     if not unsupported or case.own_kernel:
         return None
     return _unsupported(case, nodes, unsupported)
 
 
-def _candidates(case: PodCase) -> int:
-    """Return the feasible nodes on which a Linux sidecar can run."""
+def _feasible(case: PodCase) -> int:
+    """Return the feasible nodes, those among them that run no Linux sidecar."""
     spec, index = case.spec, case.snapshot.nodes
     feasible = feasible_again if case.size else feasible_nodes
-    return index.linux & feasible(
+    return feasible(
         index,
         node_selector=spec.node_selector,
         terms=spec.terms(),
@@ -391,7 +409,7 @@ def _sent(case: PodCase, where: Elsewhere, fact: str, may_stay: int) -> Answer |
     return Answer(answer.reason, f"{fact}; {answer.cause}")
 
 
-def _none_feasible(case: PodCase) -> Answer | None:
+def _none_feasible(case: PodCase, others: int) -> Answer | None:
     """With no feasible node (an autoscaler will add one) the evidence is what the pod's tolerations allow."""
     spec, index = case.spec, case.snapshot.nodes
     tolerations = spec.tolerations or _NO_TOLERATIONS
@@ -399,7 +417,6 @@ def _none_feasible(case: PodCase) -> Answer | None:
     system = next((selector[key] for key in wellknown.OS_LABELS if selector.get(key, "linux") != "linux"), None)
     if system is not None:
         return Answer(Reason.NO_FEASIBLE_NODE, f"nodeSelector selects {system}, where a Linux sidecar cannot run")
-    others = feasible_nodes(index, node_selector=selector, terms=spec.terms(), tolerations=tolerations)
     if others:
         name, _ = index.example(others)
         return Answer(Reason.NO_FEASIBLE_NODE, f"the only feasible nodes cannot run a Linux sidecar: {name}")
@@ -428,7 +445,7 @@ def fact_nodes(case: PodCase) -> str:
     sent = sent_elsewhere(case.labels, case.annotations, case.around)
     if sent is not None:
         return f"{sent[1]}, where all nodes support TPROXY"
-    nodes = _candidates(case)
+    nodes = _feasible(case) & snapshot.nodes.linux
     if not nodes:
         return _NONE_YET
     names = ", ".join(snapshot.nodes.names(nodes, NAMED))

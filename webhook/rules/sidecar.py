@@ -15,10 +15,10 @@ import msgspec
 
 from webhook.rules import wellknown
 from webhook.rules.decision import named
-from webhook.rules.limits import CONFIG_LIMIT
+from webhook.rules.limits import CONFIG_LIMIT, CONFIG_NODES, TooLarge
 from webhook.rules.objects import ConfigMap, MutatingWebhookConfiguration, Pod, Webhook
 from webhook.rules.selectors import EVERYTHING, LabelSelector, LabelSelectorSpec, SelectorError, label_selector
-from webhook.rules.yamls import documents
+from webhook.rules.yamls import YAMLExcess, documents
 
 Labels = Mapping[str, str]
 
@@ -371,11 +371,11 @@ def _selectors(specs: Iterable[LabelSelectorSpec]) -> Iterator[LabelSelector]:
 
 
 MAX_REPEATED: Final = 10_000
-"""Anyone who may create a pod writes these texts, and other reviews wait while one is read."""
+"""Of the mesh's ConfigMaps."""
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
-    document = next(documents(text, max_repeated=MAX_REPEATED), None)
+def _mapping(text: str, *, max_repeated: int = MAX_REPEATED, max_nodes: int | None = None) -> Mapping[str, Any]:
+    document = next(documents(text, max_repeated=max_repeated, max_nodes=max_nodes), None)
     if document is None:
         return {}
     if not isinstance(document.value, Mapping):
@@ -498,14 +498,22 @@ def _why_not_called(namespace: Labels, labels: Labels, mesh: Mesh) -> str:
 
 
 def own_choice(annotations: Labels) -> Choice | None:
-    """Return the mode that the pod asks for itself, or None; the annotation beats proxy.istio.io/config."""
+    """
+    Return the mode that the pod asks for itself, or None; the annotation beats proxy.istio.io/config.
+
+    Raises:
+        TooLarge: proxy.istio.io/config holds more than is read.
+
+    """
     mode = annotations.get(wellknown.INTERCEPTION_MODE)
     text = annotations.get(wellknown.PROXY_CONFIG)
     # Most such annotations speak of other things, and reading YAML is slow.
     if text is None or ("interception" not in text.lower() and "\\" not in text):
         return None if mode is None else Choice(mode=mode, fact=f"annotation {wellknown.INTERCEPTION_MODE}={mode}")
     try:
-        config = _mapping(text)
+        config = _mapping(text, max_repeated=CONFIG_NODES, max_nodes=CONFIG_NODES)
+    except YAMLExcess as error:
+        raise TooLarge(f"metadata.annotations[{wellknown.PROXY_CONFIG}]: {error}") from error
     except (ValueError, TypeError):
         config = {}  # Istio refuses the pod for it; a mode it does not state.
     environment = _environment(config)

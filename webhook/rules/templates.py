@@ -10,7 +10,8 @@ of a composition, are none of the outer one's. The search is bounded: what lies 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -18,11 +19,12 @@ from webhook.rules import nulls, wellknown
 from webhook.rules.objects import Pod
 from webhook.rules.selectors import Toleration
 
-MAX_VISITED: Final = 10_000
+MAX_VISITED: Final = 5_000
 """Mappings and lists of one object that are looked at."""
 MAX_DEPTH: Final = 12
 MAX_TEMPLATES: Final = 32
 """Of one object; RayClusters and training jobs have a handful."""
+_HOLDERS: Final = (dict, list)
 _NOT_WITHIN: Final = frozenset({"metadata", "status"})
 
 
@@ -74,37 +76,70 @@ def pod_templates(document: Mapping[str, Any]) -> tuple[ShapedTemplate, ...]:
     return tuple(_found(document))
 
 
+class _Place(NamedTuple):
+    """Where a value stands: paths are put together of those alone that are told, since a key may be a megabyte long."""
+
+    above: "_Place | None"
+    token: str
+    """A key, or the number of an item in brackets."""
+    is_template: bool
+    """Whether the key, an item's too, ends in `template`."""
+    depth: int
+
+    def path(self) -> str:
+        """Return it as `spec.workerGroupSpecs[0].template`."""
+        tokens = [self.token]
+        place = self.above
+        while place is not None:
+            tokens.append(place.token)
+            place = place.above
+        return "".join(tokens[::-1]).removeprefix(".")
+
+
 def _found(document: Mapping[str, Any]) -> Iterator[ShapedTemplate]:
-    ahead: deque[tuple[str, Any, int]] = deque(
-        (str(name), value, 1) for name, value in document.items() if name not in _NOT_WITHIN
+    ahead: deque[tuple[_Place, Any]] = deque(
+        (_below(None, name), value)
+        for name, value in document.items()
+        if name not in _NOT_WITHIN and isinstance(value, _HOLDERS)
     )
     visited = found = 0
     while ahead and visited < MAX_VISITED and found < MAX_TEMPLATES:
-        path, value, depth = ahead.popleft()
-        if not isinstance(value, Mapping | list):
-            continue
+        place, value = ahead.popleft()
         visited += 1
-        if isinstance(value, list):
-            below = [(f"{path}[{number}]", each) for number, each in enumerate(value[: MAX_VISITED - visited])]
-        elif _is_template(path, value):
-            found += 1
-            yield ShapedTemplate(path=path, value=value)
-            continue
-        elif _is_object(value):
-            continue
-        else:
-            below = [(f"{path}.{name}", each) for name, each in value.items()]
-        if depth < MAX_DEPTH:
-            ahead.extend((name, each, depth + 1) for name, each in below)
+        if isinstance(value, dict):
+            if place.is_template and _is_template(value):
+                found += 1
+                yield ShapedTemplate(path=place.path(), value=value)
+                continue
+            if _is_object(value):
+                continue
+        if place.depth < MAX_DEPTH:
+            ahead.extend(islice(_below_all(place, value), MAX_VISITED - visited))
 
 
-def _is_template(path: str, value: Mapping[str, Any]) -> bool:
-    name = path.rpartition(".")[2].partition("[")[0]
+def _below_all(place: _Place, value: dict[str, Any] | list[Any]) -> Iterator[tuple[_Place, Any]]:
+    """Yield the mappings and lists in *value* that hold something."""
+    if isinstance(value, list):
+        for number, each in enumerate(value):
+            if each and isinstance(each, _HOLDERS):
+                yield _Place(place, f"[{number}]", place.is_template, place.depth + 1), each
+    else:
+        for name, each in value.items():
+            if each and isinstance(each, _HOLDERS):
+                yield _below(place, name), each
+
+
+def _below(above: _Place | None, name: object) -> _Place:
+    key = str(name)
+    is_template = key[-len("template") :].lower() == "template"
+    return _Place(above, f".{key}", is_template, 1 if above is None else above.depth + 1)
+
+
+def _is_template(value: Mapping[str, Any]) -> bool:
     spec = value.get("spec")
     containers = spec.get("containers") if isinstance(spec, Mapping) else None
     return (
-        name.lower().endswith("template")
-        and isinstance(containers, list)
+        isinstance(containers, list)
         and bool(containers)
         # Knative's containers need no name.
         and all(isinstance(each, Mapping) and ("name" in each or "image" in each) for each in containers)

@@ -29,9 +29,13 @@ class YAMLInvalid(ValueError):  # noqa: N818  # an error's noun
         self.document = document
 
 
+class YAMLExcess(YAMLInvalid):
+    """A document that is beyond a limit of the reader's: it may be a good one to others."""
+
+
 MAX_DEPTH: Final = 200
 MAX_REPEATED: Final = 400_000
-"""Aliases can make a small file large: how many nodes of a document are read more than once is bounded."""
+"""Aliases and merges make a small file large: how many nodes of a document are read more than once is bounded."""
 
 _TRUE: Final = frozenset({"y", "yes", "true", "on"})
 _TAGS: Final = tuple(
@@ -105,9 +109,14 @@ class Document:
         return line
 
 
-def documents(text: str, *, max_repeated: int = MAX_REPEATED) -> Iterator[Document]:
+def documents(text: str, *, max_repeated: int = MAX_REPEATED, max_nodes: int | None = None) -> Iterator[Document]:
     """
     Yield the documents of *text* that are not empty.
+
+    Args:
+        text: YAML.
+        max_repeated: How many nodes (scalars, lists, mappings) are read once more, by aliases and merges.
+        max_nodes: How many nodes there are in all; None: any number.
 
     Raises:
         YAMLInvalid: When its turn comes; the documents before it have been yielded.
@@ -115,7 +124,7 @@ def documents(text: str, *, max_repeated: int = MAX_REPEATED) -> Iterator[Docume
     """
     number = 0
     try:
-        for number, root in enumerate(_composed(yaml.parse(text, Loader=yaml.CSafeLoader)), start=1):
+        for number, root in enumerate(_composed(yaml.parse(text, Loader=yaml.CSafeLoader), max_nodes), start=1):
             value = _Reader(max_repeated).value(root, 0)
             if value is not None:
                 yield Document(number, value, root)
@@ -179,10 +188,10 @@ _json: Final = json.JSONDecoder(parse_constant=_no_number)
 _AFTER: Final = re.compile(r"[ \t\r\n]*")
 
 
-def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
+def _composed(events: Iterable[yaml.Event], max_nodes: int | None) -> Iterator[_Node]:
     """Yield each document's root; an alias is the node that its anchor names."""
     anchors: dict[str, _Node] = {}
-    number, depth = 0, 0
+    number, depth, nodes = 0, 0, 0
     root = top = _Node(0, items=[])
     above: list[tuple[_Node, _Node | None]] = []
     key: _Node | None = None
@@ -213,6 +222,9 @@ def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
                 continue
             case _:
                 continue
+        nodes += 1
+        if max_nodes is not None and nodes > max_nodes:
+            raise YAMLExcess(f"more than {max_nodes:,} values", line, number)
         if top.items is not None:
             top.items.append(node)
         elif key is None:
@@ -227,7 +239,7 @@ def _composed(events: Iterable[yaml.Event]) -> Iterator[_Node]:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise YAMLInvalid("nested too deeply", node.line, number)
+                raise YAMLExcess("nested too deeply", node.line, number)
             above.append((top, key))
             top, key = node, None
 
@@ -261,17 +273,21 @@ class _Reader:
 
     def value(self, node: _Node, depth: int) -> Any:
         if node.read:
-            self._left -= 1
-            if self._left < 0:
-                raise YAMLInvalid("too large after its aliases are expanded", node.line)
+            self._again(1, node.line)
         node.read = True
         if depth > MAX_DEPTH:
-            raise YAMLInvalid("nested too deeply", node.line)
+            raise YAMLExcess("nested too deeply", node.line)
         if node.pairs is not None:
             return self._mapping(node.pairs, depth)
         if node.items is not None:
             return [self.value(each, depth + 1) for each in node.items]
         return _scalar(node)
+
+    def _again(self, number: int, line: int) -> None:
+        """Count *number* values that were read already: by an alias, or to be merged into another mapping."""
+        self._left -= number
+        if self._left < 0:
+            raise YAMLExcess("too large after its aliases are expanded", line)
 
     def _mapping(self, pairs: "list[tuple[_Node, _Node]]", depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -285,6 +301,7 @@ class _Reader:
                 for each in reversed(value) if isinstance(value, list) else [value]:
                     if not isinstance(each, Mapping):
                         raise YAMLInvalid("'<<' can only merge mappings", key_node.line)
+                    self._again(len(each), key_node.line)
                     found.update(each)
                 continue
             key = _key(key_node)

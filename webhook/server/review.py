@@ -104,21 +104,19 @@ def decode(message: bytes, start: int = 0) -> tuple[str, Request]:
 
     """
     size = len(message) - start
-    body = memoryview(message)[start:] if start else message
+    body: bytes | memoryview = memoryview(message)[start:] if start else message
     excess = ""
     try:
         if not message.isascii():
             message.decode()  # what no decision reads is skipped without a look at its text
-        if size <= UNCOUNTED:
-            request = _review.decode(body).request
-        else:
-            read, excess = within(message[start:])
-            request = _review.decode(read).request
+        if size > UNCOUNTED:
+            body, excess = within(message[start:])
+        request = _review.decode(body).request
     except UnicodeDecodeError as error:
         raise BadReview("not UTF-8") from error
     except DECODE_ERRORS as error:
         if size > UNCOUNTED:
-            return _decode_other(message[start:], error)  # reading it once more, with nulls, would cost too much
+            return _decode_other(bytes(body), error)  # reading it once more, with nulls, would cost too much
         try:
             # The API server sends no nulls where we take none, but other callers may.
             request = nulls.tolerant(_Review)(message[start:]).request

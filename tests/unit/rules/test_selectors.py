@@ -1,6 +1,9 @@
 """Label selectors, requirements and tolerations mean what Kubernetes means by them."""
 
+import re
+
 import pytest
+from hypothesis import given, strategies as st
 
 from webhook.rules.selectors import (
     EVERYTHING,
@@ -233,3 +236,19 @@ def test_a_toleration_tolerates(toleration: dict[str, str], *, tolerated: bool) 
 def test_a_taint_without_a_number_is_beyond_gt_and_lt() -> None:
     for value in ("", "a", "007"):
         assert not tolerates(Toleration(operator="Gt", value="-1"), key="gpu", value=value, effect="NoSchedule")
+
+
+def _as_kubernetes_has_it(key: str) -> bool:
+    """https://github.com/kubernetes/apimachinery/blob/v0.37.2/pkg/util/validation/validation.go."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and not (
+        0 < len(prefix) <= 253
+        and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", prefix, re.ASCII)
+    ):
+        return False
+    return len(name) <= 63 and bool(re.fullmatch(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]", name, re.ASCII))
+
+
+@given(key=st.text("aB0-._/\n\u00e9", max_size=9) | st.text("a-.", max_size=12).map("{}/a".format))
+def test_a_key_is_one_to_kubernetes_too(key: str) -> None:
+    assert valid_label_key(key) == _as_kubernetes_has_it(key)

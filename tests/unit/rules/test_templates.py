@@ -1,6 +1,7 @@
 """Pod templates of any kind, by their shape: in manifests and in reviews."""
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -93,6 +94,19 @@ def test_the_search_is_bounded() -> None:
     assert len(pod_templates({"spec": {"tasks": [{"template": POD}] * 1000}})) == MAX_TEMPLATES
     wide = {"spec": {"items": [{}] * 200_000, "z": {"template": POD}}}
     assert len(pod_templates(wide)) <= 1
+
+
+def test_a_long_key_is_not_repeated_for_what_is_below_it() -> None:
+    """Paths of ten thousand items would take a gigabyte."""
+    document = {"spec": {"k" * 200_000: [[0]] * 100_000, "z": {"template": POD}, "y" * 200_000: {"template": POD}}}
+    tracemalloc.start()
+    try:
+        found = pod_templates(document)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert {each.path[:8] for each in found} <= {"spec.z.t", "spec.yyy"}
+    assert peak < 8_000_000
 
 
 def test_nulls_in_a_template_are_read() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from webhook.rules.yamls import MAX_DEPTH, YAMLInvalid, documents, json_documents
+from webhook.rules.yamls import MAX_DEPTH, YAMLExcess, YAMLInvalid, documents, json_documents
 
 
 def value(text: str) -> Any:
@@ -211,6 +211,21 @@ def test_aliases_that_multiply_are_cut_off() -> None:
     assert refused("a: &a [x, x, x]\nb: [*a, *a]", max_repeated=7)[0] == "too large after its aliases are expanded"
     (document,) = documents("a: &a [x, x, x]\nb: [*a, *a]", max_repeated=8)
     assert document.value["b"] == [["x"] * 3] * 2
+
+
+def test_merges_that_multiply_are_cut_off() -> None:
+    """Each copies all that it merges, however often that was copied before."""
+    keys = ",".join(f"k{number}" for number in range(3_000))
+    assert refused("{<<: " * 190 + "{" + keys + "}" + "}" * 190)[0] == "too large after its aliases are expanded"
+    assert refused("{<<: {<<: {a: 1, b: 2}}}", max_repeated=3)[0] == "too large after its aliases are expanded"
+    (document,) = documents("{<<: {<<: {a: 1, b: 2}}}", max_repeated=4)
+    assert document.value == {"a": 1, "b": 2}
+
+
+def test_values_are_counted_where_there_is_a_limit() -> None:
+    assert [each.value for each in documents("[a, {b: c}]", max_nodes=5)] == [["a", {"b": "c"}]]
+    with pytest.raises(YAMLExcess, match=r"^more than 4 values$"):
+        list(documents("[a, {b: c}]", max_nodes=4))
 
 
 MANIFEST = """\
