@@ -5,15 +5,17 @@ SARIF 2.1.0: https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/sarif-v2.1.0-os.h
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#setting-a-warning-message
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
 import webhook
 from webhook.cli.manifests import Manifests, Subject
-from webhook.rules.decision import ADVICE, OUTCOMES, Decision, Mode, Outcome, Reason, one_line
+from webhook.rules.decision import ADVICE, OUTCOMES, Decision, Mode, Outcome, Reason, one_line, shown
 from webhook.running.findings import fingerprint
 
 SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -83,7 +85,7 @@ def _result(found: _Found, rule: int) -> Mapping[str, Any]:
     subject, decision = found.subject, found.decision
     mark = fingerprint(subject.namespace, subject.kind, subject.name, decision.reason)
     location = {
-        "artifactLocation": {"uri": found.file.removeprefix("./")},
+        "artifactLocation": {"uri": quote(os.fsencode(found.file.removeprefix("./")))},
         "region": {"startLine": found.line},
     }
     return {
@@ -118,4 +120,4 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _data(shown(text)).replace(":", "%3A").replace(",", "%2C")

@@ -17,7 +17,7 @@ from webhook.cli.streams import write_document
 from webhook.cli.yamls_out import yaml_stream
 from webhook.facts.files import Found
 from webhook.rules.decide import decide
-from webhook.rules.decision import Decision, Outcome
+from webhook.rules.decision import Decision, Outcome, shown
 
 FILES: Final = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 STATE: Final = click.option(
@@ -138,9 +138,9 @@ def _say_rest(manifests: Manifests, rows: Rows, output: str) -> None:
     if output == "yaml":
         for subject, decision in rows:
             if decision.outcome is Outcome.LOST:
-                say(err, f"{subject.title}: {message(subject, decision)}")
+                say(err, shown(f"{subject.title}: {message(subject, decision)}"))
     for line in (*manifests.undecided, *manifests.lacking):
-        say(err, line)
+        say(err, shown(line))
     if not rows:
         say(err, "nothing to decide: no Pod, Service or pod template in the input")
     else:

@@ -15,10 +15,11 @@ from webhook.checks.check import Checked, CheckedGroup, Level, anchor, as_json, 
 from webhook.checks.evidence import Evidence
 from webhook.checks.groups import GROUPS
 from webhook.cli.check import CONTEXT, KUBECONFIG
-from webhook.cli.printing import console, progress, say, shown, styled
+from webhook.cli.printing import console, progress, say, styled
 from webhook.cli.render import SERVICE, configuration
 from webhook.facts.cluster import Cluster
 from webhook.rules import wellknown
+from webhook.rules.decision import shown
 
 SYMBOLS: Final = {Level.OK: "✓", Level.WARNING: "!", Level.ERROR: "✗", Level.SKIPPED: "\u2013"}
 WORDS: Final = {Level.OK: "ok", Level.WARNING: "warn", Level.ERROR: "FAIL", Level.SKIPPED: "skip"}

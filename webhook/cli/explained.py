@@ -8,10 +8,10 @@ from rich.text import Text
 
 from webhook.cli.manifests import Subject
 from webhook.cli.patching import difference, patched
-from webhook.cli.printing import Branch, print_tree, shown, styled
+from webhook.cli.printing import Branch, print_tree, styled
 from webhook.cli.report import COLOURS, advice, as_json, remarks
 from webhook.rules.decide import Explained, decide, explain
-from webhook.rules.decision import Decision
+from webhook.rules.decision import Decision, shown
 from webhook.rules.snapshot import Snapshot
 
 

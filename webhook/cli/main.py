@@ -70,10 +70,10 @@ def main() -> None:
         code = client_ip.main(prog_name=name, standalone_mode=False)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else name
-        print(f"{path}: {error.format_message()}", file=sys.stderr)
+        _complain(path, error)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        print(f"{name}: {error.format_message()}", file=sys.stderr)
+        _complain(name, error)
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -82,3 +82,10 @@ def main() -> None:
         let_go_of_output()
         sys.exit(141)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(name: str, error: click.ClickException) -> None:
+    """Say what is wrong: files and clusters have a word in it, so that nothing is left that a terminal obeys."""
+    from webhook.rules.decision import shown_lines  # noqa: PLC0415  # nobody else here pays for it
+
+    print(shown_lines(f"{name}: {error.format_message()}"), file=sys.stderr)

@@ -21,6 +21,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from webhook.rules.decision import shown
+
 Cell: TypeAlias = str | Text
 """A text, styled or not; several lines in one are one line in a pipe."""
 
@@ -45,15 +47,6 @@ def console(*, stderr: bool = False) -> Console:
         force_jupyter=False,
         # Width and colours are the terminal's; what is piped is not laid out by rich at all.
         legacy_windows=False,
-    )
-
-
-def shown(text: str) -> str:
-    """Return *text*, which anybody may have written, without a character that a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() if each != "\t" else " " for each in text
     )
 
 

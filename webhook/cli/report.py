@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from webhook.cli.manifests import Subject
-from webhook.cli.printing import Cell, print_table, shown, styled
-from webhook.rules.decision import ADVICE, Decision, Mode, Outcome, Reason
+from webhook.cli.printing import Cell, print_table, styled
+from webhook.rules.decision import ADVICE, Decision, Mode, Outcome, Reason, shown
 
 Rows = Sequence[tuple[Subject, Decision]]
 

@@ -11,6 +11,7 @@ from certs.kube import KubeError, NotFoundError
 from webhook.cli.cluster_options import CONTEXT, KUBECONFIG
 from webhook.cli.opened import ask as ask_cluster
 from webhook.facts.cluster import Cluster
+from webhook.rules.decision import shown
 from webhook.rules.objects import Namespace
 from webhook.running.objects import RunningPod, RunningService
 from webhook.running.undoing import PODS_OF_OURS, SERVICES_OF_OURS, LocalService, Undoing
@@ -111,11 +112,11 @@ async def _set_back(cluster: Cluster, service: LocalService, *, opt_out: bool, d
         click.echo(f"{called}: not found")
         return 0
     except KubeError as error:
-        click.echo(f"{called}: {error}", err=True)
+        click.echo(shown(f"{called}: {error}"), err=True)
         return 1
     is_now = msgspec.json.decode(answer, type=RunningService).spec.external_traffic_policy
     if is_now != "Cluster":
-        click.echo(f"{called}: another client sets it to {is_now} again", err=True)
+        click.echo(shown(f"{called}: another client sets it to {is_now} again"), err=True)
         return 1
     click.echo(f"{called}: {'would be' if dry_run else 'is'} Cluster")
     return 0

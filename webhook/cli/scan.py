@@ -16,11 +16,12 @@ import msgspec
 
 from webhook.cli.check import CONTEXT, KUBECONFIG, NOW, POLICY, STATE
 from webhook.cli.manifests import now_or
-from webhook.cli.printing import Bar, console, progress, shown
+from webhook.cli.printing import Bar, console, progress
 from webhook.cli.scanned import print_scan
 from webhook.facts.collect import Collector
 from webhook.facts.files import FilesInvalid, expand, read, read_bytes, take_all
 from webhook.facts.problem import Problem
+from webhook.rules.decision import shown
 from webhook.running.as_csv import as_csv
 from webhook.running.as_html import as_html
 from webhook.running.as_junit import as_junit
@@ -288,10 +289,10 @@ async def _publish(cluster: "Cluster", fold: Fold, scope: Scope, now: datetime, 
     except NoReportAPI as error:
         if asked is not None:
             raise click.UsageError(str(error)) from error
-        click.echo(str(error), err=True)
+        click.echo(shown(str(error)), err=True)
         return
     written = await Publisher(cluster, api).publish(list(fold.rows()), scope, at=now, events=publishing.events)
-    click.echo(str(written), err=True)
+    click.echo(shown(str(written)), err=True)
     for failed in written.failed[:FAILURES_SHOWN]:
         click.echo(f"not written: {shown(failed)}", err=True)
 

@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from webhook.cli.printing import Cell, console, on_terminal, print_table, say, shown, styled
+from webhook.cli.printing import Cell, console, on_terminal, print_table, say, styled
+from webhook.rules.decision import shown
 from webhook.running.accesslog import Entry, Finding, Verdict
 from webhook.running.logshapes import Read
 

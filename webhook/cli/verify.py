@@ -17,6 +17,7 @@ from webhook.cli.verified import JSONPrinter, PodMode, Tally, TextPrinter
 from webhook.facts.collect import FactError
 from webhook.facts.files import read
 from webhook.facts.problem import Problem
+from webhook.rules.decision import shown
 from webhook.running.accesslog import NO_OWN
 
 STDIN: Final = "-"
@@ -114,7 +115,7 @@ def command(
         _verify_files(logs, pod_file, tally)
     tally.end()
     for remark in tally.remarks():
-        click.echo(remark, err=True)
+        click.echo(shown(remark), err=True)
     return 0 if tally.proved else 1
 
 

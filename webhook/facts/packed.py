@@ -12,7 +12,6 @@ import io
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -78,7 +77,7 @@ def unpack(name: str, data: bytes, archive: Archive, problems: list[Problem], de
         yield from _unpack(name, data, archive, problems, depth)
     except _TooLargeError as error:
         problems.append(Problem(file=name, message=f"larger than {error.limit >> 20} MiB when unpacked"))
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except Exception as error:  # noqa: BLE001  # a damaged header makes their readers raise nearly anything
         problems.append(Problem(file=name, message=f"cannot be unpacked: {error}"))
 
 

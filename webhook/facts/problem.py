@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from webhook.rules.decision import shown
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -17,4 +19,4 @@ class Problem:
         where = f"{self.file}:{self.line}" if self.line else self.file
         document = f" (document {self.document})" if self.document else ""
         named = f" {self.field}:" if self.field else ""
-        return f"{where}{document}:{named} {self.message}"
+        return shown(f"{where}{document}:{named} {self.message}")

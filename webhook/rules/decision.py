@@ -216,6 +216,24 @@ def one_line(text: str, limit: int = WARNING_LIMIT) -> str:
     return line if len(line) <= limit and len(head) == len(text) else line[: limit - 1] + "…"
 
 
+def shown(text: str) -> str:
+    r"""
+    Return *text*, which anybody may have written, whole and in one line, without a character that a terminal obeys.
+
+    What is not printable, such as a line break or U+202E, is spelled as Python spells it (`\n`, `\u202e`).
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() if each != "\t" else " " for each in text
+    )
+
+
+def shown_lines(text: str) -> str:
+    """Return *text*, of several lines of ours, each as it is `shown`."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
 def named(names: Collection[str]) -> str:
     """Return the first few of *names* and how many more there are."""
     shown = ", ".join(one_line(name, 64) for _, name in zip(range(NAMED), names, strict=False))

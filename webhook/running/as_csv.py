@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
+from webhook.rules.decision import shown
 from webhook.running.findings import Row, Scan, to_look_at
 from webhook.running.words import exception_said, notes, opt_out_said
 
@@ -100,5 +101,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _safe(cell: str) -> str:
+def _safe(text: str) -> str:
+    cell = shown(text)
     return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -4,17 +4,13 @@ A scan as JUnit XML: a suite for each namespace, a case for each workload, a fai
 Exceptions and opt-outs of namespaces that are to be looked at are suites of skipped cases: they fail nothing.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 from xml.etree import ElementTree as ET
 
+from webhook.rules.decision import shown
 from webhook.running.findings import Change, Row, Scan, to_look_at
 from webhook.running.grouping import GroupBy, grouped
 from webhook.running.words import exception_said, notes, opt_out_said
-
-_NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 can't hold, not even escaped: https://www.w3.org/TR/xml/#charsets."""
 
 
 def as_junit(scan: Scan, *, new_only: bool = False) -> str:
@@ -83,15 +79,16 @@ def _case(suite: ET.Element, row: Row, *, failed: bool) -> None:
     said: Sequence[str] = list(notes(row))
     if failed:
         failure = _element(case, "failure", type=row.reason.value, message=row.fix)
-        failure.text = _xml("\n".join([f"{row.advice}: {row.reason}", *said, f"owner: {row.owner or 'none'}"]))
+        failure.text = _lines(f"{row.advice}: {row.reason}", *said, f"owner: {row.owner or 'none'}")
     elif said:
-        _element(case, "system-out").text = _xml("\n".join(said))
+        _element(case, "system-out").text = _lines(*said)
 
 
 def _element(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
-    cleaned: Mapping[str, str] = {key: _xml(value) for key, value in attributes.items()}
+    cleaned: Mapping[str, str] = {key: shown(value) for key, value in attributes.items()}
     return ET.SubElement(parent, tag, dict(cleaned))
 
 
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
+def _lines(*texts: str) -> str:
+    """Return *texts* without what XML 1.0 can't hold, not even escaped, or what a terminal would obey; a line each."""
+    return "\n".join(map(shown, texts))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from webhook.rules.decision import shown
 from webhook.running.findings import Row, Scan, to_look_at
 from webhook.running.grouping import GroupBy, grouped
 from webhook.running.restart import block
@@ -94,7 +95,7 @@ def _block(rows: Sequence[Row]) -> Iterator[str]:
     if lines:
         yield ""
         yield "```sh"
-        yield from (line.replace("```", "'''") for line in lines[:LINES])
+        yield from (shown(line).replace("```", "'''") for line in lines[:LINES])
         if len(lines) > LINES:
             yield f"# and {len(lines) - LINES} more"
         yield "```"
@@ -106,10 +107,10 @@ def _verdict(verdict: Verdict | None) -> str:
 
 def _code(text: str) -> str:
     """Return *text* as code, in which neither markup nor a mention of somebody is read."""
-    plain = " ".join(text.replace("`", "'").replace("|", "/").split())
+    plain = shown(" ".join(text.replace("`", "'").replace("|", "/").split()))
     return f"`{plain}`" if plain else ""
 
 
 def _text(text: str) -> str:
     """Return *text* without a character that Markdown, HTML or GitHub would read."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\@", "@\u200b").replace("\\#", "#\u200b")
+    return _SPECIAL.sub(r"\\\1", shown(" ".join(text.split()))).replace("\\@", "@\u200b").replace("\\#", "#\u200b")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -114,6 +115,22 @@ def test_texts_are_shown_as_they_are() -> None:
         assert text in printed, text
     assert "evil\\x1b[31m" in printed
     assert "\x07" not in printed
+
+
+def test_a_complaint_is_shown_as_the_rest_is(tmp_path: Path) -> None:
+    """A file's name and its keys are in it: on a terminal, and where a log's lines are read for commands."""
+    policy = tmp_path / "a\x1b]0;x\x07\u202e.yaml"
+    policy.write_text(
+        "apiVersion: client-ip.dev/v1alpha1\nkind: ClientIPPolicy\nmetadata: {name: default}\n"
+        'spec: {mode: Enforce, "\\x1b[31m\\u202e\\x9b\\n::error::x": 1}\n'
+    )
+    command = [sys.executable, "-m", "webhook.cli", "check", "--state", str(policy), str(tmp_path / "no\n::error::y")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=CLEAN)
+    assert ended.returncode == 2
+    assert ended.stderr.replace("\n", "").isprintable()
+    assert "a\\x1b]0;x\\x07\\u202e.yaml:4" in ended.stderr
+    assert "spec.\\x1b[31m\\u202e\\x9b\\n::error::x: unknown field" in ended.stderr
+    assert not any(line.startswith("::") for line in ended.stderr.splitlines())
 
 
 @pytest.mark.parametrize("columns", [30, 60, 80, 200])

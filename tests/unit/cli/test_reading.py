@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import pytest
@@ -250,10 +251,38 @@ def test_what_of_a_dump_is_not_read_is_named(check: Check) -> None:
     assert "shop/Pod/other" in done.stdout
 
 
+def damaged(random: Random, data: bytes) -> bytes:
+    """Return *data* with a few bytes changed, taken out and put in."""
+    text = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 5, 20))):
+        at = random.randrange(len(text))
+        cut = at + random.choice((0, 1, 1, 8))
+        text[at:cut] = random.choice((b"", b"\0", b"\xff\xff", b"-1", b"7", bytes([random.randrange(256)])))
+        text = text or bytearray(b"x")
+    return bytes(text)
+
+
+def test_a_damaged_archive_is_a_mistake_and_no_crash() -> None:
+    """Whatever its headers say: readers of archives raise nearly anything."""
+    seeds = (zipped(BUNDLE), tar(BUNDLE), gzip.compress(tar(BUNDLE)), gzip.compress(as_yaml(*STATE)))
+    random = Random(7)  # noqa: S311  # the same at each run
+    messages = set()
+    for number in range(2_000):
+        problems: list[Problem] = []
+        for each in unpack("a", damaged(random, seeds[number % len(seeds)]), Archive(), problems):
+            assert len(each.data) < 1 << 20
+        messages |= {each.message for each in problems}
+    assert len(messages) > 5
+
+
 BAD: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "cut.gz": (lambda: gzip.compress(as_yaml(*STATE))[:-20], "cannot be unpacked"),
     "cut.tgz": (lambda: tar(BUNDLE)[:200], "cannot be unpacked"),
     "damaged.xz": (lambda: lzma.compress(b"a: b" * 1000)[:-30] + b"\0" * 30, "cannot be unpacked"),
+    "unsupported.zip": (
+        lambda: zipped(BUNDLE).replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x99"),
+        "cannot be unpacked",
+    ),
     "damaged.zip": (lambda: zipped(BUNDLE)[:100], "cannot be unpacked"),
     "state.yaml.zst": (lambda: b"\x28\xb5\x2f\xfd" + b"\0" * 20, "compressed by zstd"),
     "state.7z": (lambda: b"7z\xbc\xaf\x27\x1c" + b"\0" * 20, "a 7z archive"),

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -141,6 +141,29 @@ def test_no_text_of_a_cluster_breaks_a_form(place: str) -> None:
     prose = CODE.sub("", as_markdown(evil, GroupBy.ADVICE))
     assert not re.search(r"(?<!\\)[<>\[\]@](?!\u200b)", prose), "markup is escaped, or in code"
     assert "<script>window" not in as_html(evil)
+
+
+NASTY: Final = "a\x1b[31m\x9b2J\x07\x00\u202e\u2066\u200f\u2028\r\n::error::b\n```\n=1"
+OBEYED: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u2028-\u202e\u2066-\u2069]")
+
+
+def nasty(value: Any) -> Any:
+    """Return *value* with texts that a terminal obeys, in place of those that a browser would."""
+    if isinstance(value, dict):
+        return {nasty(key): nasty(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [nasty(each) for each in value]
+    return NASTY if isinstance(value, str) and "window.hacked" in value else value
+
+
+@pytest.mark.parametrize("place", attacked(), ids=str)
+def test_no_form_has_a_character_that_a_terminal_obeys(place: str) -> None:
+    """Whoever looks at a report in a terminal sees it as it is: no colour, no title, no line that is turned around."""
+    evil = msgspec.convert(nasty(msgspec.to_builtins(attacked()[place])), Scan)
+    forms = (as_csv(evil).replace("\r\n", "\n"), as_junit(evil), as_html(evil), as_markdown(evil, GroupBy.ADVICE))
+    for text in forms:
+        assert not OBEYED.search(text), text
+        assert not re.search("^::error::", text, re.MULTILINE)
 
 
 def test_who_made_it_is_in_the_page_where_it_is_known() -> None:
