@@ -23,7 +23,7 @@ from webhook.rules.objects import (
     Reviewed,
 )
 from webhook.rules.optin import OptOut, Preserve, opt_out, preserve
-from webhook.rules.oversize import object_within
+from webhook.rules.oversize import excess_of, object_within
 from webhook.rules.placement import RuntimeClass
 from webhook.rules.policy import Policies, Policy, policies
 from webhook.rules.policy_document import PolicyInvalid, read_policy
@@ -106,6 +106,22 @@ def decode_reviewed(raw: Mapping[str, Any]) -> tuple[Any, str]:
     except (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError):
         return decode(raw, Reviewed), ""  # which says what is wrong
     return decode(text, Reviewed), excess
+
+
+def decode_counted(raw: Mapping[str, Any], kind: Any) -> tuple[Any, str]:
+    """
+    Return *raw*, which is read for more than a decision, as *kind*, and what of it is too much for one.
+
+    Raises:
+        FactError: With the path of the field.
+
+    """
+    try:
+        text = msgspec.json.encode(raw)
+        excess = excess_of(text)
+    except (msgspec.MsgspecError, RecursionError, OverflowError, UnicodeError):
+        return decode(raw, kind), ""  # which says what is wrong
+    return decode(text, kind), excess
 
 
 READ_ANNOTATIONS: Final = (*wellknown.PLACING_ANNOTATIONS, wellknown.OPT_OUT_UNTIL, wellknown.OPT_OUT_OWNER)

@@ -149,6 +149,20 @@ def object_within(text: bytes) -> tuple[bytes, str]:
     return _encode(part), excess
 
 
+def excess_of(text: bytes) -> str:
+    """
+    Return what `object_within` would leave out of the object *text*, which is read for more than a decision.
+
+    Raises:
+        msgspec.MsgspecError: It is no object, which the decoder says as well.
+        RecursionError: It is nested too deeply.
+
+    """
+    if len(text) <= UNCOUNTED or text.count(b",") <= ELEMENTS:
+        return ""
+    return _leave_out(_part.decode(text))
+
+
 def _leave_out(part: _Part) -> str:
     """Take out of *part* what is too much, the largest first, and return what is said of it."""
     found = [(bytes(getattr(holder, name)).count(b",") + 1, path, holder, name) for holder, name, path in _lists(part)]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from webhook.facts.collect import FactError, decode
+from webhook.facts.collect import FactError, decode_counted
 from webhook.facts.files import Found
 from webhook.facts.problem import Problem
 from webhook.running.fold import Fold
@@ -19,24 +19,24 @@ def read_files(found: Iterable[Found], fold: Fold, namespaces: Sequence[str] | N
             if each.kind != kind or not _within(each, namespaces):
                 continue
             try:
-                taken = decode(_placed(each.value, kind), _TYPES[kind])
+                taken, excess = decode_counted(_placed(each.value, kind), _TYPES[kind])
             except FactError as error:
                 problems.append(each.problem(error.field, error.message))
                 continue
             if kind == "ReplicaSet":
-                replica_sets.append(taken)
+                replica_sets.append((taken, excess))
             if kind == "Namespace":
                 fold.take_namespace(taken)
             elif kind == "Service":
-                fold.take_service(taken)
+                fold.take_service(taken, excess)
             elif kind == "Pod":
-                fold.take_pod(taken)
+                fold.take_pod(taken, excess)
             else:
-                fold.take_workload(kind, taken)
+                fold.take_workload(kind, taken, excess)
     wanted = set(fold.unresolved())
-    for taken in replica_sets:
+    for taken, excess in replica_sets:
         if (taken.metadata.namespace, "ReplicaSet", taken.metadata.name) in wanted:
-            fold.resolve(taken)
+            fold.resolve(taken, excess)
 
 
 _API_VERSIONS: Final = frozenset({"v1", "apps/v1", "batch/v1"})

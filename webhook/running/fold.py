@@ -57,6 +57,8 @@ from webhook.running.verdicts import (
 NOT_GATEWAYS: Final = frozenset({Reason.NOT_A_GATEWAY, Reason.NOT_EXTERNAL, Reason.NOT_OPTED_IN, Reason.BEING_DELETED})
 _WORST: Final = {Outcome.LOST: 0, Outcome.HEADER: 1, Outcome.PRESERVED: 2}
 ENDING_SOON_DAYS: Final = 7
+MAX_SELECTORS: Final = 256
+"""Different selectors of a namespace's gateways whose pods are counted: each pod is held against all of them."""
 
 
 @dataclass(slots=True)
@@ -106,6 +108,8 @@ class _GatewayService:
     after: Expected
     owner: str
     pod_nodes: list[str] = field(default_factory=list)
+    counted: bool = True
+    """Whether its pods were looked for."""
 
 
 class Fold:
@@ -117,8 +121,8 @@ class Fold:
         self._owner_keys = tuple(owner_keys)
         self._workloads: dict[Key, _Workload] = {}
         self._gateways: dict[Key, _GatewayService] = {}
-        self._selecting: dict[str, list[_GatewayService]] = {}
-        """The gateways whose pods are looked for, by namespace."""
+        self._selecting: dict[str, dict[frozenset[tuple[str, str]], list[str]]] = {}
+        """By namespace the selectors of its gateways, each with the nodes of the pods that it selects."""
         self._cron_jobs: dict[tuple[str, str], str] = {}
         self._namespace_meta: dict[str, tuple[Mapping[str, str] | None, Mapping[str, str] | None]] = {}
         self._covers: dict[tuple[str, str], int] = {}
@@ -135,8 +139,12 @@ class Fold:
         metadata = namespace.metadata
         self._namespace_meta[metadata.name] = (metadata.annotations, metadata.labels)
 
-    def take_workload(self, kind: str, workload: Workload) -> None:
-        """Take in a workload with its template; what a workload has made is that one's."""
+    def take_workload(self, kind: str, workload: Workload, excess: str = "") -> None:
+        """
+        Take in a workload with its template; what a workload has made is that one's.
+
+        Here and below *excess* is what of the object is too much for the webhook to decode.
+        """
         metadata = workload.metadata
         assert isinstance(metadata, RunningMeta)  # noqa: S101  # `objects.WORKLOADS` decodes no other
         owner = metadata.controller()
@@ -147,10 +155,10 @@ class Fold:
                 return
         if owner is not None and (kind == "ReplicaSet" or (kind, owner.kind) == ("Job", "CronJob")):
             return
-        self._take_template(Key(metadata.namespace, kind, metadata.name), pod_of(workload), metadata)
+        self._take_template(Key(metadata.namespace, kind, metadata.name), pod_of(workload), metadata, excess)
 
-    def _take_template(self, key: Key, pod: Pod, metadata: RunningMeta) -> None:
-        after = self._expected(pod, key)
+    def _take_template(self, key: Key, pod: Pod, metadata: RunningMeta, excess: str) -> None:
+        after = self._expected(pod, key, excess)
         if advise(None, after.verdict) is None:
             self._pass_over(key)
             return
@@ -159,38 +167,53 @@ class Fold:
         found.owner = self._owner(key.namespace, metadata)
         self._cover(after)
 
-    def take_service(self, service: RunningService) -> None:
+    def take_service(self, service: RunningService, excess: str = "") -> None:
         """Take in a Service, where it is a gateway's."""
         metadata = service.metadata
         key = Key(metadata.namespace, "Service", metadata.name)
-        after = expected(service, key.namespace, key.name, key.kind, self._snapshot, now=self._now)
+        after = expected(service, key.namespace, key.name, key.kind, self._snapshot, now=self._now, excess=excess)
         if after.verdict.reason in NOT_GATEWAYS or advise(None, after.verdict) is None:
             return
         taken = _GatewayService(service, after, self._owner(key.namespace, metadata))
         self._gateways[key] = taken
-        self._selecting.setdefault(key.namespace, []).append(taken)
+        self._count_pods_of(taken, key.namespace)
         self._cover(after)
 
-    def take_pod(self, pod: RunningPod) -> None:
+    def _count_pods_of(self, taken: _GatewayService, namespace: str) -> None:
+        """Gateways that select the same pods share what is found; beyond so many nothing is said of theirs."""
+        selector = frozenset((taken.service.spec.selector or {}).items())
+        selecting = self._selecting.setdefault(namespace, {})
+        if not selector:
+            return
+        if selector in selecting:
+            taken.pod_nodes = selecting[selector]
+        elif len(selecting) < MAX_SELECTORS:
+            selecting[selector] = taken.pod_nodes
+        else:
+            taken.counted = False
+
+    def take_pod(self, pod: RunningPod, excess: str = "") -> None:
         """Take in a pod as it runs."""
         if not pod.status.phase:  # a manifest: it does not run yet
-            self._take_template(_key_of_manifest(pod), pod, pod.metadata)
+            self._take_template(_key_of_manifest(pod), pod, pod.metadata, excess)
             return
         if pod.status.phase in ENDED:
             return
         self.pods += 1
         namespace = pod.metadata.namespace
-        for gateway in self._selecting.get(namespace, ()):
-            selector = gateway.service.spec.selector
-            if selector and selector.items() <= (pod.metadata.labels or {}).items() and pod.status.ready():
-                gateway.pod_nodes.append(pod.spec.node_name)
+        selecting = self._selecting.get(namespace)
+        if selecting and pod.status.ready():
+            labels = (pod.metadata.labels or {}).items()
+            for selector, pod_nodes in selecting.items():
+                if selector <= labels:
+                    pod_nodes.append(pod.spec.node_name)
         verdict = as_it_runs(pod, namespace, self._snapshot, now=self._now)
         key = top_owner(pod, self._cron_jobs)
         found = self._workloads.get(key)
         if found is None:
             if verdict.outcome is Outcome.NOT_ASKED and key in self._passed_over:
                 return
-            found = self._new(key, pod, verdict)
+            found = self._new(key, pod, verdict, excess)
             if found is None:
                 return
         found.add(self._verdicts.setdefault(verdict, verdict))
@@ -203,9 +226,9 @@ class Fold:
             found.stranded += 1
             found.name("stranded", f"{pod.metadata.name} on {pod.spec.node_name}")
 
-    def _new(self, key: Key, pod: RunningPod, verdict: Verdict) -> _Workload | None:
+    def _new(self, key: Key, pod: RunningPod, verdict: Verdict, excess: str) -> _Workload | None:
         """Begin with a pod whose workload has no template that could be read: another of its pods stands for it."""
-        after = self._expected(made_again(pod), key)
+        after = self._expected(made_again(pod), key, excess)
         if advise(None, after.verdict) is None and verdict.outcome is Outcome.NOT_ASKED:
             self._pass_over(key)
             return None
@@ -228,7 +251,7 @@ class Fold:
         """Return the ReplicaSets that pods were counted for: each is to be read, and given to `resolve`."""
         return [key for key in self._workloads if key.kind == "ReplicaSet"]
 
-    def resolve(self, workload: Workload) -> None:
+    def resolve(self, workload: Workload, excess: str = "") -> None:
         """Take in a ReplicaSet that was read: what it counted goes to what made it; its template is what that makes."""
         metadata = workload.metadata
         assert isinstance(metadata, RunningMeta)  # noqa: S101  # as above
@@ -242,7 +265,7 @@ class Fold:
         known = self._workloads.get(key)
         if known is None:
             if counted.after is not None:
-                counted.after = self._expected(pod_of(workload), key)
+                counted.after = self._expected(pod_of(workload), key, excess)
             self._workloads[key] = counted
         else:
             _merge(known, counted)
@@ -333,7 +356,7 @@ class Fold:
         if after.verdict.reason is Reason.LOCAL and not is_local:
             now = Verdict(outcome=Outcome.LOST, reason=Reason.LOCAL, cause="externalTrafficPolicy is Cluster")
         advice = advise(now.outcome if now.outcome in _WORST else None, after.verdict) or Advice.PRESERVED
-        of_local = after.verdict.reason is Reason.LOCAL or is_local
+        of_local = taken.counted and (after.verdict.reason is Reason.LOCAL or is_local)
         return Row(
             fingerprint=fingerprint(*key, after.verdict.reason),
             namespace=key.namespace,
@@ -355,8 +378,8 @@ class Fold:
 
     # --- Facts
 
-    def _expected(self, pod: Pod, key: Key) -> Expected:
-        found = expected(pod, key.namespace, key.name, key.kind, self._snapshot, now=self._now)
+    def _expected(self, pod: Pod, key: Key, excess: str) -> Expected:
+        found = expected(pod, key.namespace, key.name, key.kind, self._snapshot, now=self._now, excess=excess)
         shared = self._verdicts.setdefault(found.verdict, found.verdict)
         return Expected(verdict=shared, mode=found.mode, policy=found.policy, waiver=found.waiver, ended=found.ended)
 

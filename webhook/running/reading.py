@@ -16,6 +16,7 @@ from certs.kube import NotFoundError, RefusedError
 from webhook.facts.cluster import Cluster
 from webhook.rules.decision import one_line
 from webhook.rules.objects import GROUPS
+from webhook.rules.oversize import UNCOUNTED, excess_of
 from webhook.running.findings import WHO_LIMIT, Scope
 from webhook.running.fold import Fold
 from webhook.running.objects import LISTED, WORKLOADS, Key, RunningNamespace, RunningPod, RunningService
@@ -53,12 +54,17 @@ class _Page(msgspec.Struct, frozen=True):
 _page: Final = msgspec.json.Decoder(_Page)
 
 
+def _excess(raw: msgspec.Raw) -> str:
+    return excess_of(bytes(raw)) if len(memoryview(raw)) > UNCOUNTED else ""
+
+
 @dataclass(slots=True)
 class _Kind:
     """One kind of object that is listed, and where its objects go."""
 
     kind: str
-    take: Callable[[Any], None]
+    take: Callable[[Any, str], None]
+    """Takes an object, and what of it is too much for a decision."""
     decoder: "msgspec.json.Decoder[Any]"
 
     @property
@@ -178,8 +184,8 @@ class ClusterReader:
         page = _page.decode(answer)
         for raw in page.items:
             try:
-                kind.take(kind.decoder.decode(raw))
-            except msgspec.MsgspecError:
+                kind.take(kind.decoder.decode(raw), _excess(raw))
+            except (msgspec.MsgspecError, RecursionError):
                 self.unread_objects += 1
         return done + len(page.items), page.metadata.remaining_item_count
 
@@ -191,7 +197,8 @@ class ClusterReader:
         async def resolve(key: Key) -> None:
             path = f"/apis/apps/v1/namespaces/{key.namespace}/replicasets/{key.name}"
             try:
-                fold.resolve(decoder.decode(await self.cluster.get(path)))
+                text = await self.cluster.get(path)
+                fold.resolve(decoder.decode(text), excess_of(text))
             except (NotFoundError, RefusedError):
                 return  # its pods stay counted for the ReplicaSet
 

@@ -77,10 +77,29 @@ class Expected:
 
 
 def expected(
-    reviewed: Reviewed, namespace: str, name: str, kind: str, snapshot: Snapshot, *, now: datetime
+    reviewed: Reviewed,
+    namespace: str,
+    name: str,
+    kind: str,
+    snapshot: Snapshot,
+    *,
+    now: datetime,
+    excess: str = "",
 ) -> Expected:
-    """Return what an object will get when it is made again: a pod of this template, a Service at its next write."""
-    request = Request(object=reviewed, operation="CREATE", namespace=namespace, name=name, kind=kind)
+    """
+    Return what an object will get when it is made again: a pod of this template, a Service at its next write.
+
+    Args:
+        reviewed: The object.
+        namespace: Its namespace.
+        name: Its name.
+        kind: Its kind.
+        snapshot: The facts.
+        now: The time, timezone-aware.
+        excess: What of it is too much for the webhook to decode (`Request.excess`).
+
+    """
+    request = Request(object=reviewed, operation="CREATE", namespace=namespace, name=name, kind=kind, excess=excess)
     decision = decide(request, snapshot, now=now)
     case = _case(reviewed, namespace, snapshot, now=now)
     live, ended = _waivers(case) if decision.outcome is not Outcome.NOT_ASKED else (None, None)

@@ -8,8 +8,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from webhook.facts.collect import Collector
-from webhook.rules.objects import Workload
+from webhook.facts.collect import Collector, decode_counted
 from webhook.running.findings import OWNER_KEYS, Row
 from webhook.running.fold import Fold
 from webhook.running.objects import WORKLOADS, RunningNamespace, RunningPod, RunningService
@@ -45,15 +44,13 @@ def fold(*more: Mapping[str, Any], owner_keys: Sequence[str] = OWNER_KEYS) -> Fo
 def take(made: Fold, documents: Iterable[Mapping[str, Any]]) -> dict[str, Row]:
     """Give *documents* to the Fold, and return its rows by namespace and name."""
     for document in documents:
-        text = msgspec.json.encode(document)
         match document["kind"]:
             case "Pod":
-                made.take_pod(msgspec.json.decode(text, type=RunningPod))
+                made.take_pod(*decode_counted(document, RunningPod))
             case "Service":
-                made.take_service(msgspec.json.decode(text, type=RunningService))
+                made.take_service(*decode_counted(document, RunningService))
             case kind:
-                workload: Workload = msgspec.json.decode(text, type=WORKLOADS[kind])
-                made.take_workload(kind, workload)
+                made.take_workload(kind, *decode_counted(document, WORKLOADS[kind]))
     return by_name(made)
 
 

@@ -5,9 +5,11 @@ from typing import Any, Final
 import pytest
 
 from tests.unit.running.cluster import GENERAL, LEGACY, by_name, fold, of_deployment, pod, take, workload
+from webhook.facts.collect import decode_reviewed
 from webhook.rules.decision import Mode, Outcome, Reason
 from webhook.rules.wellknown import INTERCEPTION_MODE, METHOD, PRESERVE
 from webhook.running.findings import ExceptionState, Manager, Named, Pods
+from webhook.running.fold import MAX_SELECTORS
 from webhook.running.verdicts import Advice, Verdict, advise
 
 LOST: Final = Verdict(outcome=Outcome.LOST, reason=Reason.MIXED_NODES)
@@ -382,3 +384,37 @@ def test_other_services_are_no_rows() -> None:
     plain = gateway()
     plain["metadata"]["labels"] = {}
     assert take(fold(), [plain]) == {}
+
+
+GREAT: Final = {"metadata|annotations": 100_001, "spec|containers": 150_001, "metadata|labels": 50_001}
+
+
+@pytest.mark.parametrize("path", GREAT)
+@pytest.mark.parametrize("kind", ["Deployment", "Pod"])
+def test_what_the_webhook_does_not_decode_is_not_decided_here_either(path: str, kind: str) -> None:
+    """After a restart it is the webhook that decides: the same objects are too large to both."""
+    what, part = path.split("|")
+    many: Any = {f"k{number}": "" for number in range(GREAT[path])}
+    if part == "containers":
+        many = [{"name": "a", "args": [""] * (GREAT[path] - 1)}]
+    document = pod("web-0", None) if kind == "Pod" else workload("web")
+    held = document if kind == "Pod" else document["spec"]["template"]
+    held[what] = {**held[what], part: many}
+    _, excess = decode_reviewed(document)
+    assert excess
+    (row,) = take(fold(), [document]).values()
+    assert (row.after.reason, row.after.cause) == (Reason.TOO_LARGE, excess)
+
+
+def test_gateways_that_select_the_same_pods_share_them_and_too_many_others_are_not_counted() -> None:
+    """A pod is held against few selectors, however many gateways somebody makes."""
+    gateways = []
+    for number in range(2 * MAX_SELECTORS):
+        gateways.append(gateway(kind="NodePort"))
+        gateways[-1]["metadata"]["name"] = f"g-{number}"
+        if number > 2:
+            gateways[-1]["spec"]["selector"] = {f"k{number}": ""}
+    rows = take(fold(), [*gateways, gateway_pod(1, "alinux-1"), gateway_pod(2, "ubuntu-1")])
+    found = [rows[f"edge/service/g-{number}"].gateway for number in range(2 * MAX_SELECTORS)]
+    assert [each.ready_pods for each in found[:4] if each is not None] == [2, 2, 2, 0]
+    assert [each is not None for each in found] == [True] * (MAX_SELECTORS + 2) + [False] * (MAX_SELECTORS - 2)
