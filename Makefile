@@ -11,18 +11,18 @@ RUN := $(BIN)/pytest
 # Two processes, each with a control plane of its own: a module's tests share what it starts, and stay in one.
 TWO := -n 2 --dist loadfile
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
-# Istio takes longer to build than all else that `make test` needs.
+# Building Istio takes longer than everything else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py
 PARTS := kube-1.37 filters-1.37 expressions-1.37 yamls-1.37 helm
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test dashboard bench gate fuzz manifests lock locks clean
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-install: $(VENV)/.installed ## a virtual environment with .venv/bin/client-ip, from the hash-locked requirements
-install-dev: $(VENV)/.installed-dev ## the same with what tests and linters need
+install: $(VENV)/.installed ## create .venv with client-ip, from the hash-locked requirements
+install-dev: $(VENV)/.installed-dev ## the same, with the packages for tests and linters
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
@@ -39,87 +39,87 @@ $(VENV)/.installed-dev: requirements/dev.txt requirements/tracing.txt $(VENV)/.i
 	$(BIN)/python -m pip check
 	@touch $@
 
-demo: install ## real manifests decided and patched over HTTPS
+demo: install ## try the webhook on manifests, without a cluster
 	$(BIN)/client-ip demo
 
-test: install-dev ## everything that needs no root: unit, property, TLS, and a real API server (built once, minutes)
+test: install-dev ## all tests that need no root: unit, property, TLS, and a real API server (the first build takes minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
 	$(RUN) $(TWO) $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
 
-test-all: test test-rest ## the same, Istio's own injector, and the API server of the oldest supported Kubernetes
+test-all: test test-rest ## the same, with Istio's own injector and the oldest supported Kubernetes
 
-test-rest: install-dev ## what `make test-all` adds to `make test`
+test-rest: install-dev ## the tests that `make test-all` adds to `make test`
 	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33 istio-1.31
 	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
 	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
-test-fast: install-dev ## what needs no Go
+test-fast: install-dev ## the tests that need no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)
 
 # Every process that the tests start writes its own file there.
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/lines
 coverage: RUN := $(BIN)/coverage run -m pytest
 coverage: COVERED := 95
-coverage: clean-coverage test ## `make test` with every line counted, those of commands and servers included; 95 % at least
+coverage: clean-coverage test ## `make test` with line coverage, including commands and servers; at least 95 %
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERED)
 
 clean-coverage:
 	rm -rf build/coverage && mkdir -p build/coverage
 
-proof: install-dev ## a real Istio and a real kernel: the application sees its client (root; built once, minutes)
+proof: install-dev ## show with a real Istio and a real kernel that applications see their clients (root)
 	$(BIN)/python -m tests.proof.preflight
 	$(BIN)/python -m tests.parts.build kube-1.37 kube-node-1.37 istio-1.31
 	$(BIN)/pytest $(PYTEST) -q --tb=short tests/proof
 
-proof-clean: ## what a killed `make proof` left: its network namespaces and what runs in them (root)
+proof-clean: ## remove network namespaces and processes that a killed `make proof` left (root)
 	$(BIN)/python -m tests.proof.leftover
 
-chaos: install-dev ## faults under load on a real API server: rotations, restarts, crashes, clocks (root; minutes)
+chaos: install-dev ## cause faults under load on a real API server: rotations, restarts, crashes, clocks (root)
 	$(BIN)/python -m tests.chaos $(PYTEST)
 
-monitoring: install-dev ## the chart's alerts and dashboard, by promtool and on real metrics
+monitoring: install-dev ## test the chart's alerts and dashboard with promtool and real metrics
 	$(BIN)/python -m tests.parts.build kube-1.37 prometheus
 	$(BIN)/pytest -q $(PYTEST) tests/monitoring
 
-dashboard: install-dev ## docs/dashboard.png, of what Prometheus saw in the last `make chaos`
+dashboard: install-dev ## draw docs/dashboard.png from the metrics of the last `make chaos`
 	$(BIN)/python -m tests.monitoring.picture
 
-image-test: install-dev ## the image built without Docker, and run as the chart runs it (root, buildah, debootstrap)
+image-test: install-dev ## build the image without Docker, and run it as the chart does (root, buildah, debootstrap)
 	$(BIN)/pytest -q -s $(PYTEST) tests/image
 
-browser-test: install-dev ## the HTML report in Chromium: filter, sort, accessibility, attacks (needs chromium)
+browser-test: install-dev ## test the HTML report in Chromium: filter, sort, accessibility, attacks (needs chromium)
 	$(BIN)/python $(PIP_INSTALL) -r requirements/browser.txt
 	$(BIN)/pytest -q $(PYTEST) tests/browser
 
-release: install-dev ## wheel, sdist, chart, bill of materials, Krew plugin, checksums: dist/
+release: install-dev ## create wheel, sdist, chart, bill of materials, Krew plugin and checksums in dist/
 	$(BIN)/python -m tests.parts.build helm
 	$(BIN)/python -m release $(RELEASE)
 
-release-test: install-dev ## a release made twice, to the same bytes, and used
+release-test: install-dev ## create a release twice, compare the bytes, and use it
 	$(BIN)/python -m tests.parts.build helm
 	$(BIN)/pytest -q $(PYTEST) tests/release
 
-manifests: install-dev ## deploy/install.yaml, from the chart
+manifests: install-dev ## generate deploy/install.yaml from the chart
 	$(BIN)/python -m tests.deploy.manifests
 
-bench: install-dev ## the server beside what would be used instead (two quiet cores, ten minutes)
+bench: install-dev ## compare the server with alternatives (two idle cores, ten minutes)
 	$(BIN)/python -m tests.bench $(BENCH)
 
-fuzz: install-dev ## what others write, mutated for two minutes (an hour: make fuzz FUZZ="--seconds 3600 --seed 1")
+fuzz: install-dev ## test mutated inputs for two minutes (an hour: make fuzz FUZZ="--seconds 3600 --seed 1")
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-gate: install-dev ## instructions per review against their budgets (needs valgrind)
+gate: install-dev ## compare instructions per review with their budgets (needs valgrind)
 	$(BIN)/python -m tests.bench.gate
 
-lint: install-dev ## ruff, formatting, mypy strict, import contracts, and what the pages say
+lint: install-dev ## ruff, formatting, mypy strict, import contracts, and statements in the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tests.docs
 
-fmt: install-dev ## format and fix what can be fixed
+fmt: install-dev ## format, and fix automatically
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
@@ -127,7 +127,7 @@ fmt: install-dev ## format and fix what can be fixed
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
 LOCKS := run build tracing dev bench browser go envoy oldest-pip uv sbom plot
 UPGRADE ?= --upgrade
-lock: build/lock/.installed ## resolve the requirements anew, leaving out releases younger than a week
+lock: build/lock/.installed ## resolve the requirements again, without releases younger than a week
 	cd requirements && for name in $(LOCKS); do \
 	  ../build/lock/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
@@ -138,8 +138,8 @@ build/lock/.installed: requirements/uv.txt
 	build/lock/bin/python $(PIP_INSTALL) -r requirements/uv.txt
 	@touch $@
 
-locks: install-dev ## every lock installed by the oldest pip there is, and shown to be complete
+locks: install-dev ## install every lock with the oldest supported pip, and check that it is complete
 	$(BIN)/python -m tests.locks
 
-clean: ## what the runs made in the checkout
+clean: ## remove generated files from the checkout
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

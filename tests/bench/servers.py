@@ -94,7 +94,7 @@ PEERS: Final = (
         title="controller-runtime, `WithDefaulter`",
         command=_go("controllerruntime", "-handler=defaulter"),
     ),
-    Peer(name=HAND_TUNED, title="Go net/http tuned by hand (nobody ships it)", command=_go("plain")),
+    Peer(name=HAND_TUNED, title="Go net/http tuned by hand (not a product)", command=_go("plain")),
     Peer(name="tutorial", title="tutorial: aiohttp + json + deepcopy + jsonpatch", command=_python("tutorial.py")),
     Peer(name="kopf", title="kopf, one handler", command=_python("kopf_webhook.py")),
 )

@@ -37,7 +37,7 @@ VALUES_LIMIT: Final = 10_000
 CONTAINERS_LIMIT: Final = 4_000
 """Containers of a pod, init containers among them."""
 PROXY_ENV_LIMIT: Final = 262_144
-"""Bytes of JSON in the environments of all containers called `istio-proxy`; Istio's own has 4 KiB."""
+"""Bytes of JSON in env, args and securityContext of all of Istio's containers; the environment has 4 KiB in Istio."""
 SHARES: Final = 150
 """
 What parts of the limits above an object may use together, in hundredths: one whole limit and half of another.
