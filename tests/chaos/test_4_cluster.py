@@ -67,7 +67,7 @@ def test_an_emptied_ca_bundle_is_filled(lab: Lab) -> None:
 
 def test_a_webhook_configuration_that_is_deleted_and_made_again_is_trusted_again(lab: Lab) -> None:
     """Pods are not patched while it does not exist, and not before its caBundle is filled."""
-    with lab.fault("webhook configuration deleted, made again after 3 s", may_raise={NOT_TRUSTED}) as fault:
+    with lab.fault("webhook configuration deleted, created again after 3 s", may_raise={NOT_TRUSTED}) as fault:
         lab.api.delete(*CONFIGURATION)
         time.sleep(AWAY_SECONDS)
         lab.api.create(lab.document("MutatingWebhookConfiguration"))

@@ -98,7 +98,7 @@ def test_a_ca_bundle_of_somebody_else_that_stays(lab: Lab) -> None:
     """The permission to mend it is taken away as well, as by a role that is edited by hand."""
     forgotten(lab)
     other = issue_ca(organization="somebody else", now=datetime.now(UTC), life=timedelta(days=1))
-    with lab.fault("caBundle of another CA that may not be mended", raises={NOT_TRUSTED}, per_second=FEW) as fault:
+    with lab.fault("caBundle of another CA, not replaceable", raises={NOT_TRUSTED}, per_second=FEW) as fault:
         began = datetime.now(UTC)
         role = lab.api.get(*ROLE)
         lab.api.patch(*ROLE, {"rules": [each for each in role["rules"] if not mends(each)]})

@@ -69,7 +69,7 @@ def injected(document: dict[str, Any]) -> PodMode:
     try:
         asked = own_choice(pod.metadata.annotations or {})
     except TooLarge as error:
-        contradiction = f"what it asks for is not known: {error}"
+        contradiction = f"the requested mode is not known: {error}"
     if asked is not None and told.mode and asked.mode not in {"", told.mode}:
         contradiction = f"{asked.fact} was added after injection, and does not match the proxy"
     elif not told.agreed:

@@ -228,7 +228,7 @@ def _subjects(
     whole = API_VERSIONS.get(found.kind) == found.api_version
     templates = () if whole else pod_templates(found.value)
     if len(templates) == MAX_TEMPLATES:
-        remarks.append(f"not decided: what is in {found.kind} beyond its first {MAX_TEMPLATES} pod templates")
+        remarks.append(f"not decided: pod templates of {found.kind} beyond the first {MAX_TEMPLATES}")
     try:
         if whole:
             reviewed, excess = decode_reviewed(found.value)

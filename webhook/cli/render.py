@@ -471,7 +471,7 @@ def _policies(paths: tuple[str, ...]) -> tuple[Policy, ...]:
     except FilesInvalid as error:
         raise click.UsageError(str(error)) from error
     if paths and not any(each.kind == wellknown.POLICY_KIND for each in facts):
-        raise click.UsageError(f"--policy {', '.join(paths)}: holds no ClientIPPolicy")
+        raise click.UsageError(f"--policy {', '.join(paths)}: contains no ClientIPPolicy")
     found = collector.snapshot().policies.ordered
     if len(gateways_of(found)) > GATEWAYS_LIMIT:
         raise click.UsageError(f"--policy: their selectors make an expression of over {GATEWAYS_LIMIT:,} characters")

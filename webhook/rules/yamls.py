@@ -387,7 +387,7 @@ def _tagged(text: str, tag: str, line: int) -> Any:
     if tag == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if resolved != tag or (tag == "int" and not isinstance(value, int)):
-        raise YAMLInvalid(f"{text[:40]!r} is no !!{tag}", line)
+        raise YAMLInvalid(f"{text[:40]!r} is not a valid !!{tag}", line)
     return value
 
 

@@ -238,7 +238,7 @@ def test_pod_templates_beyond_the_limit_are_named(check: Check) -> None:
     }
     done = check.run("--state", check.state, "-", given=as_yaml(many))
     assert done.exception is None
-    assert f"not decided: what is in Many beyond its first {MAX_TEMPLATES} pod templates" in done.stderr
+    assert f"not decided: pod templates of Many beyond the first {MAX_TEMPLATES}" in done.stderr
 
 
 def test_what_of_a_dump_is_not_read_is_named(check: Check) -> None:
