@@ -14,9 +14,13 @@ def line(row: Row) -> str:
     """Return the row as the documentation shows it."""
     conditions = [str(each) for each in row.where]
     if row.cloud:
-        conditions.append(f"nodes of `{row.cloud}://`")
+        conditions.append(f"nodes with providerID `{row.cloud}://…`")
     if row.classes is not None:
-        conditions.append("class " + " or ".join(f"`{each}`" if each else "none" for each in row.classes))
+        named = " or ".join(f"`{each}`" for each in row.classes if each)
+        if "" not in row.classes:
+            conditions.append(f"loadBalancerClass {named}")
+        else:
+            conditions.append("no loadBalancerClass" + (f", or {named}" if named else ""))
     return f"| `{row.name}` | {row.of} | {'; '.join(conditions)} | {row.says} | {row.source} |"
 
 
