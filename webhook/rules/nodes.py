@@ -40,6 +40,8 @@ MANY_VALUES: Final = 256
 FEW: Final = 16
 """Values held by at most this many nodes keep a tuple of slots: a bitset for each hostname cost 176 MB at 50,000."""
 
+ASKED: Final = 32
+"""Nodes that are asked whose machines the cluster has: virtual nodes and fresh ones don't say."""
 PROVIDER_LIMIT: Final = 40
 """Characters of a providerID that are looked at."""
 
@@ -179,6 +181,12 @@ def _system(labels: Mapping[str, str], info: NodeInfo | None) -> str:
     if info is not None and info.operating_system:
         return info.operating_system
     return next((labels[key] for key in wellknown.OS_LABELS if key in labels), "")
+
+
+def _provider(provider_id: str) -> str:
+    """Return whose machine it is; Oracle's nodes have their bare OCID (oci-cloud-controller-manager, util.go)."""
+    scheme, found, _ = provider_id[:PROVIDER_LIMIT].partition("://")
+    return intern(scheme) if found else "oci" if provider_id.startswith("ocid1.") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +332,8 @@ class NodeIndex:
 
     def provider(self) -> str:
         """Return whose machines the cluster has, as one of its nodes says; empty where it does not."""
-        return self.example(self.everything)[1].provider if self.everything else ""
+        some = (self._nodes[name].provider for name in self.names(self.everything, ASKED))
+        return next((provider for provider in some if provider), "")
 
     def tolerated(self, tolerations: Sequence[Toleration]) -> int:
         """
@@ -606,7 +615,7 @@ class NodeIndexBuilder:
             info.os_image if info is not None else "",
             compatibility(node, self.rules),
             _system(node.metadata.labels or {}, info) in _LINUX,
-            intern(spec.provider_id[:PROVIDER_LIMIT].partition("://")[0]) if "://" in spec.provider_id else "",
+            _provider(spec.provider_id),
         )
 
     def _share(self, labels: Mapping[str, str]) -> Mapping[str, str]:
