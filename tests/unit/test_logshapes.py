@@ -314,6 +314,12 @@ def test_a_brace_that_is_nothing_hides_no_request() -> None:
         json.dumps({"peer": "127.0.0.6:1", "cluster": "inbound|8080||"}),
         json.dumps({"message": TEXT[:-40]}),
         f"{TIME} stdout P {TEXT}",
+        f"2026-11-23T14:43:02.249366Z\tinfo\t{TEXT}",
+        f"2026-11-23T14:43:02.249366Z\tinfo\taccess: {TEXT}",
+        f"2026-11-23T14:43:02.249366Z\twarning\tenvoy main\t{JSON}",
+        f"[2026-11-23 14:43:02.249][12][info] {TEXT}",
+        f"[2026-11-23 14:43:02.249][12][info][lua] {JSON}",
+        f"2026/11/23 14:43:02 access: {JSON}",
     ],
 )
 def test_a_line_that_looks_like_a_request_and_is_not_understood_is_counted(line: str) -> None:

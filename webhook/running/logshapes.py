@@ -247,6 +247,8 @@ _LIKE_REQUEST: Final = re.compile(
     r"|\b(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE) [/*]"
     r"|(?i:upstream_?local_?address|downstream_?remote_?address)"
 )
+_ENTRY: Final = re.compile(r'\[\d{4}-\d\d-\d\dT[^\]" ]{4,40}+\] \\{0,3}"|upstream_local_address\\{0,3}"[ ]{0,3}:')
+"""How an entry is written: what a container says of itself has none of it."""
 _SOCKET: Final = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}:\d{1,5}(?!\d)|\[[0-9a-fA-F:.]{2,45}\]:\d{1,5}(?!\d)")
 
 
@@ -709,7 +711,7 @@ def _is_anothers(entry: Entry, container: str) -> bool:
 def looks_like_request(text: str) -> bool:
     """Return whether a line that is no entry may tell of a request all the same: of another format, or cut off."""
     if is_own_line(text):
-        return False
+        return _ENTRY.search(text) is not None
     if _LIKE_REQUEST.search(text):
         return True
     if text.startswith('{"') and decoded(text.rstrip(",")) is None:

@@ -51,10 +51,11 @@ _OBJECT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASC
 """How Kubernetes names pods and containers."""
 _OWN_LINES: Final = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]{8,20}(?:Z|[+-]\d\d:\d\d)\t(?:trace|debug|info|warn(?:ing)?|error|critical|fatal|off)\t"
-    # pilot-agent's, and Envoy's through it
+    r"(?!\[2|\{\")"  # pilot-agent's, and Envoy's through it
     r"|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?!\[2|\{\")"  # of Go's own logger
-    r"|\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,9}\]\[\d{1,10}\]\["  # Envoy's
+    r"|\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{1,9}\]\[\d{1,10}\]\[[a-z]{1,10}+\](?! (?:\[2|\{\"))"  # Envoy's
 )
+"""What the container says of itself; an entry behind one of these is none of its words."""
 
 
 def is_own_line(text: str) -> bool:
