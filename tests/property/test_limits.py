@@ -14,11 +14,11 @@ from tests.bench import bombs
 from tests.property import clusters
 from tests.property.clusters import NOW, Reviewed
 from tests.property.documents import Document
-from webhook.facts.collect import Collector, FactError, decode_reviewed
+from webhook.facts.collect import Collector, FactError, decode_reviewed, kept_of
 from webhook.rules import excess, limits, selectors
 from webhook.rules.decide import decide, explain
 from webhook.rules.decision import OUTCOMES, Decision, Outcome, Reason, named, one_line
-from webhook.rules.objects import GROUPS, CronJob, Deployment, ObjectMeta, Pod, Service
+from webhook.rules.objects import GROUPS, CronJob, Deployment, Namespace, ObjectMeta, Pod, Service
 from webhook.rules.oversize import within
 from webhook.rules.snapshot import Request, Snapshot
 from webhook.server import review
@@ -523,3 +523,22 @@ def test_a_text_of_the_meshs_has_a_length_beyond_which_it_is_passed_over(name: s
     with pytest.raises(FactError, match=f"^data: {key}: 524,289 characters; the limit is 524,288$"):
         collector.put("v1", "ConfigMap", config_map("x" * (limits.CONFIG_LIMIT + 1)))
     assert (collector.injector_configs, collector.mesh_defaults) == known
+
+
+@pytest.mark.parametrize("length", [limits.NAMESPACE_LABELS, limits.NAMESPACE_LABELS + 1])
+def test_a_namespace_has_a_number_of_labels_that_are_kept(length: int) -> None:
+    """Whoever may write namespaces makes nobody run out of memory; what is not kept is not taken for opted out."""
+    labels = {"client-ip.dev/preserve": "enabled", "istio-injection": "enabled"}
+    left = length - sum(len(key) + len(value) for key, value in labels.items())
+    labels["x"] = "y" * (left - 1)
+    known = Namespace(metadata=ObjectMeta(name="shop", labels={"client-ip.dev/preserve": "enabled"}))
+    written = Namespace(metadata=ObjectMeta(name="shop", labels=labels))
+    for namespace in (written, kept_of(written)):
+        collector = Collector()
+        collector.put_namespace(known)
+        collector.put_namespace(namespace)
+        _, request = review.decode(bombs.review(bombs.pod()))
+        decision = decide(request, collector.snapshot(), now=NOW)
+        assert (decision.reason is Reason.NAMESPACE_UNKNOWN) == (length > limits.NAMESPACE_LABELS)
+    assert len(msgspec.json.encode(kept_of(written))) < limits.NAMESPACE_LABELS + 500
+    assert (len(msgspec.json.encode(kept_of(written))) < 500) == (length > limits.NAMESPACE_LABELS)

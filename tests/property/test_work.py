@@ -11,8 +11,11 @@ import pytest
 from tests.bench import bombs
 from tests.property import clusters
 from tests.property.clusters import NOW
+from webhook.facts.collect import decode
 from webhook.rules import selectors, yamls
 from webhook.rules.decide import decide
+from webhook.rules.nodes import Node, NodeIndexBuilder
+from webhook.rules.policy import BUILT_IN
 from webhook.server import review
 
 SNAPSHOT: Final = clusters.snapshot_of(clusters.INJECTOR, *clusters.NODES)
@@ -63,8 +66,8 @@ GROWING: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
 }
 
 
-def steps(body: bytes) -> int:
-    """Return the bytecode instructions from the body to the answer."""
+def counted(work: Callable[[], Any]) -> int:
+    """Return the bytecode instructions of *work*."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -77,11 +80,20 @@ def steps(body: bytes) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        uid, request = review.decode(body)
-        review.encode(uid, decide(request, SNAPSHOT, now=NOW))
+        work()
     finally:
         sys.settrace(before)
     return count
+
+
+def steps(body: bytes) -> int:
+    """Return the bytecode instructions from the body to the answer."""
+
+    def answer() -> None:
+        uid, request = review.decode(body)
+        review.encode(uid, decide(request, SNAPSHOT, now=NOW))
+
+    return counted(answer)
 
 
 @pytest.mark.parametrize("name", GROWING)
@@ -117,6 +129,26 @@ def test_what_is_asked_twice_is_worked_out_once() -> None:
         assert steps(bombs.review(document)) <= 1.1 * plain
     once = steps(bombs.review(bombs.pod({"sidecar.istio.io/status": "{}"}, containers=[bombs.proxy([])] * 500)))
     assert once <= 200 * 500
+
+
+def test_a_node_of_any_size_costs_no_more_than_its_limits() -> None:
+    """A kubelet writes its own labels, and its taints as it registers: each of those is one of every review's."""
+    counts = []
+    for number in (2_000, 20_000):
+        node = {
+            "metadata": {"name": "a", "labels": {f"k{each}": "v" for each in range(number)}},
+            "spec": {"taints": [{"key": f"k{each}", "effect": "NoExecute"} for each in range(number)]},
+            "status": {"nodeInfo": {"osImage": "x" * 100 * number, "operatingSystem": "linux"}},
+        }
+        builder = NodeIndexBuilder(BUILT_IN.node_rules)
+        read = decode(node, Node)
+        counts.append(counted(lambda b=builder, n=read: b.put(n)))  # type: ignore[misc]
+        index = builder.freeze()
+        (_, kept) = index.example(index.everything)
+        assert (len(kept.labels), len(kept.taints), len(kept.os_image)) == (1_000, 64, 1_024)
+        assert (kept.compatibility.supported, kept.compatibility.rule) == (False, "more than 1,000 labels or 64 taints")
+        assert counted(lambda i=index: i.tolerated(())) < 5_000  # type: ignore[misc]
+    assert counts[0] == counts[1] < 400_000
 
 
 def test_no_pattern_of_a_tenants_text_gives_back_what_it_took() -> None:

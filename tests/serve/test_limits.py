@@ -257,6 +257,28 @@ def test_who_asks_without_waiting_takes_turns_with_others(run: Run) -> None:
     run(scenario, 96 << 20)
 
 
+def test_what_is_pipelined_to_aiohttp_lets_others_in_between(run: Run) -> None:
+    async def scenario(server: Serving) -> None:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        client = await server.connect()
+        turning = asyncio.create_task(turn())
+        client.writer.write(b"GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n" * 300)
+        for _ in range(300):
+            assert (await client.answer()).startswith(b"HTTP/1.1 404 ")
+        turning.cancel()
+        assert turns > 300
+        client.close()
+
+    run(scenario, 96 << 20)
+
+
 def test_the_holdings_are_metrics(run: Run) -> None:
     async def scenario(server: Serving) -> None:
         client = await server.connect()

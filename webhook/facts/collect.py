@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from webhook.rules import nulls, wellknown
+from webhook.rules.limits import NAMESPACE_LABELS
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder
 from webhook.rules.objects import (
     ConfigMap,
@@ -132,8 +133,19 @@ def kept_of(namespace: Namespace) -> Namespace:
     """Return what is kept of *namespace*: its name, its labels, and the annotations that are read."""
     metadata = namespace.metadata
     annotations = metadata.annotations or {}
+    labels = _NOT_KEPT if _is_beyond(metadata.labels) else metadata.labels
     read: dict[str, str] = {name: annotations[name] for name in READ_ANNOTATIONS if name in annotations}
-    return Namespace(metadata=ObjectMeta(name=metadata.name, labels=metadata.labels, annotations=read or None))
+    return Namespace(metadata=ObjectMeta(name=metadata.name, labels=labels, annotations=read or None))
+
+
+_NOT_KEPT: Final = {"": ""}
+"""Stands for labels that are too many to be kept; no key is empty."""
+
+
+def _is_beyond(labels: Mapping[str, str] | None) -> bool:
+    if not labels:
+        return False
+    return labels == _NOT_KEPT or sum(len(key) + len(value) for key, value in labels.items()) > NAMESPACE_LABELS
 
 
 def read_stored_policy(document: Mapping[str, Any]) -> tuple[Policy, PolicyInvalid | None]:
@@ -267,7 +279,15 @@ class Collector:
     # --- Namespaces
 
     def put_namespace(self, namespace: Namespace) -> None:
-        """Take a namespace in."""
+        """Take a namespace in; one whose labels are too many to be kept counts as unknown."""
+        if _is_beyond(namespace.metadata.labels):
+            log.warning(
+                "namespace %s has more than %d characters of labels: it counts as unknown",
+                namespace.metadata.name,
+                NAMESPACE_LABELS,
+            )
+            self.remove_namespace(namespace.metadata.name)
+            return
         known = self.namespaces.get(namespace.metadata.name, {}) if self.joining else {}
         labels = {**known, **(namespace.metadata.labels or {})}
         # The API server always sets this one: manifests leave it out.

@@ -82,6 +82,16 @@ Istio 1.31's injector has 112,000 in `config`. A longer one is passed over, as o
 stays in use. YAML of this length takes a second at most, in a thread beside the reviews.
 """
 
+# --- What is read of a node and of a namespace.
+NODE_LABELS: Final = 1_000
+"""Labels of a node; a few hundred where features are discovered. A node with more does not count as supported."""
+NODE_TAINTS: Final = 64
+"""The same of its taints: each review is held against all that there are in the cluster."""
+NODE_TEXT: Final = 1_024
+"""Characters of what a kubelet reports of its machine; what is longer is cut."""
+NAMESPACE_LABELS: Final = 16_384
+"""Characters of a namespace's labels, all of which are kept. One with more counts as unknown."""
+
 # --- What is quoted of it.
 UID_LIMIT: Final = 256
 """Characters of a review's uid, which is sent back; the API server's are UUIDs."""

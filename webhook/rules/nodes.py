@@ -14,13 +14,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from sys import intern
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from webhook.rules import wellknown
-from webhook.rules.limits import KEPT_ANSWERS, KEPT_QUESTION_BYTES
+from webhook.rules.limits import KEPT_ANSWERS, KEPT_QUESTION_BYTES, NODE_LABELS, NODE_TAINTS, NODE_TEXT
 from webhook.rules.ordering import Ordering
 from webhook.rules.selectors import (
     EVERYTHING,
@@ -158,7 +159,7 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     if word is not None:
         said = "" if word in {"supported", "unsupported"} else ", which must be supported or unsupported"
         return Compatibility(word == "supported", f"label {wellknown.NODE_TPROXY}={word}{said}")
-    info = node.status.node_info if node.status is not None else None
+    info = _info(node)
     if info is None or not (info.os_image or info.kernel_version or info.operating_system):
         return Compatibility(supported=False, rule="no nodeInfo yet")
     system = _system(labels, info)
@@ -170,6 +171,18 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
         if rule.matches(labels, info):
             return Compatibility(rule.supported, f"rule {rule.name}")
     return Compatibility(supported=True, rule="no rule matches")
+
+
+def _info(node: Node) -> NodeInfo | None:
+    """Return what its kubelet says of a node, as much of it as is read."""
+    info = node.status.node_info if node.status is not None else None
+    if info is None or len(info.os_image) + len(info.kernel_version) + len(info.operating_system) <= NODE_TEXT:
+        return info
+    return NodeInfo(
+        os_image=info.os_image[:NODE_TEXT],
+        kernel_version=info.kernel_version[:NODE_TEXT],
+        operating_system=info.operating_system[:NODE_TEXT],
+    )
 
 
 _LINUX: Final = frozenset({"", "linux"})
@@ -527,6 +540,9 @@ def _repelling(taints: Iterable[Taint], transient: frozenset[str]) -> tuple[tupl
     return tuple(found)
 
 
+_BEYOND: Final = Compatibility(supported=False, rule=f"more than {NODE_LABELS:,} labels or {NODE_TAINTS} taints")
+
+
 class NodeIndexBuilder:
     """
     Makes the next `NodeIndex` from the last one (or from nothing) by putting and removing nodes.
@@ -605,15 +621,19 @@ class NodeIndexBuilder:
 
     def _entry(self, node: Node, slot: int) -> IndexedNode:
         spec = node.spec or NodeSpec()
-        info = node.status.node_info if node.status is not None else None
-        taints = _repelling(spec.taints or (), self.rules.transient_taints)
+        info = _info(node)
+        labels, tainted = node.metadata.labels or {}, spec.taints or []
+        beyond = len(labels) > NODE_LABELS or len(tainted) > NODE_TAINTS
+        if beyond:  # as much of it as costs nobody much
+            labels, tainted = dict(islice(labels.items(), NODE_LABELS)), tainted[:NODE_TAINTS]
+        taints = _repelling(tainted, self.rules.transient_taints)
         return IndexedNode(
             slot,
-            self._share(node.metadata.labels or {}),
+            self._share(labels),
             taints,
             bool(spec.unschedulable),
             info.os_image if info is not None else "",
-            compatibility(node, self.rules),
+            _BEYOND if beyond else compatibility(node, self.rules),
             _system(node.metadata.labels or {}, info) in _LINUX,
             _provider(spec.provider_id),
         )
