@@ -31,7 +31,7 @@ _REDIRECT: Final = Verdict(outcome=Outcome.LOST, reason=Reason.ALREADY_INJECTED,
 _MIXED: Final = Verdict(
     outcome=Outcome.LOST,
     reason=Reason.MIXED_NODES,
-    cause="2 of 7 feasible nodes do not support TPROXY: node-3 (CentOS Linux 7 (Core); rule centos)",
+    cause="2 of 7 feasible nodes do not support TPROXY, for example node-3 (CentOS Linux 7 (Core); rule centos)",
 )
 _SECURITY: Final = Verdict(
     outcome=Outcome.LOST,

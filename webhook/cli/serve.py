@@ -165,7 +165,7 @@ Examples:
 @click.option(
     "--client-ca",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CA certificates, PEM. Only callers with a certificate of one of them are accepted. Reloaded when it changes.",
+    help="CA certificates, PEM. Accept only callers with a certificate signed by one of them. Reloaded on change.",
 )
 @click.option(
     "--client-name",
@@ -220,8 +220,8 @@ Examples:
     "--otlp-endpoint",
     metavar="URL",
     envvar=["CLIENT_IP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
-    help="Collector to send traces to (OTLP over HTTP), as http://collector.observability:4318; needs the extra"
-    " client-ip-webhook[tracing]. [default: OTEL_EXPORTER_OTLP_ENDPOINT; no traces without]",
+    help="Collector to send traces to (OTLP over HTTP), such as http://collector.observability:4318; requires the extra"
+    " client-ip-webhook[tracing]. [default: OTEL_EXPORTER_OTLP_ENDPOINT; without either, no traces]",
 )
 @click.option(
     "--traces-per-second",

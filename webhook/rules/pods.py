@@ -385,12 +385,12 @@ def _feasible(case: PodCase) -> int:
 def _unsupported(case: PodCase, nodes: int, unsupported: int) -> Answer:
     name, example = case.snapshot.nodes.example(unsupported)
     which = f"{name} ({example.os_image or 'no osImage'}; {example.compatibility.rule})"
+    number, total = unsupported.bit_count(), nodes.bit_count()
+    one = ": " if number == 1 else ", for example "
     if unsupported == nodes:
-        return Answer(
-            Reason.INCOMPATIBLE_NODES, f"no feasible node supports TPROXY ({nodes.bit_count()} in total): {which}"
-        )
-    count = f"{unsupported.bit_count()} of {nodes.bit_count()} feasible nodes"
-    return Answer(Reason.MIXED_NODES, f"{count} do not support TPROXY: {which}")
+        return Answer(Reason.INCOMPATIBLE_NODES, f"no feasible node supports TPROXY ({total} in total){one}{which}")
+    verb = "does" if number == 1 else "do"
+    return Answer(Reason.MIXED_NODES, f"{number} of {total} feasible nodes {verb} not support TPROXY{one}{which}")
 
 
 def _sent(case: PodCase, where: Elsewhere, fact: str, may_stay: int) -> Answer | None:
