@@ -128,7 +128,7 @@ class Evidence:
     certificates: "Certificates | None" = None
     probe: Probe | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
-    """The facts as the webhook would have them: decisions are asked of it."""
+    """The state as the webhook would have it; decisions are made with it."""
     namespace: str = ""
     """The one that was asked about (`-n`); empty for all."""
 

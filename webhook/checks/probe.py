@@ -20,7 +20,7 @@ class Probe:
 
     namespace: str
     pod: Mapping[str, Any] | None = None
-    """The pod as it came back; None where it was refused."""
+    """The pod in the API server's response; None if it was rejected."""
     status: int = 0
     """The HTTP status of a refusal."""
     message: str = ""
@@ -28,7 +28,7 @@ class Probe:
     seconds: float = 0.0
     """How long the second create took: the first pays for connections."""
     fail_open: float | None = None
-    """By how much the API server's count of calls of ours that failed grew in the second create; None: unreadable."""
+    """Increase of the API server's counter of failed calls to the webhook in the second create; None: unreadable."""
     failing_error: str = ""
 
     @property

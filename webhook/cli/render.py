@@ -241,7 +241,7 @@ def rbac(own_namespace: str, tls_secret: str = "", service_account: str = SERVIC
 
 
 MODES: Final = {"guard": ("Audit", "Deny"), "final-state": ("Audit", "Warn")}
-"""Whether the webhook is there or not, no pod is refused for how it came out."""
+"""final-state has no Deny: no pod is rejected for its final state, whether the webhook runs or not."""
 _USER: Final = re.compile(r"[A-Za-z0-9:._@/-]{1,253}")
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
 

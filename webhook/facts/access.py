@@ -82,7 +82,7 @@ class Access:
     authorization: Callable[[], str | None] = lambda: None
     """Returns the header's value as it is now; reads files, so it blocks."""
     expires: datetime | None = None
-    """When the credentials must be asked for anew; None where nobody says."""
+    """When the credentials must be requested again; None if they have no expiry."""
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):

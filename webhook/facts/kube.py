@@ -74,7 +74,7 @@ class KubeClient:
     _token_at: float = field(default=float("-inf"))
     _refused_token: bool = False
     _lost: tuple[type[Exception], ...] = (aiohttp.ClientError, TimeoutError, OSError)
-    """What a connection ends with that can't be made or is lost."""
+    """Exceptions of a connection that cannot be established or is lost."""
 
     def another(self) -> "KubeClient":
         """Return a client of the same API server, with the same credentials and connections of its own."""

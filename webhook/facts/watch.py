@@ -94,7 +94,7 @@ class _StoredPolicy:
 class _StoredConfigMap:
     metadata: ObjectMeta
     read: InjectorConfig | Choice | FactError | None
-    """An error where it can't be read: it is there all the same, and what was known of it stays."""
+    """An error if it exists but cannot be read: the last known content then stays in use."""
 
 
 _page: Final = msgspec.json.Decoder(_Page)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 NOTICE: Final = timedelta(days=7)
-"""How long before its end whoever applies what it covers is warned: a working week."""
+"""How long before the end of a waiver there are warnings when a covered object is applied."""
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)",  # Python 3.14 reads 24:00 too
     re.ASCII,

@@ -520,4 +520,4 @@ POD_QUESTIONS: Final[tuple[Question[PodCase], ...]] = (
 """In order; the last always answers."""
 
 SMALL_POD_QUESTIONS: Final = tuple(question for question in POD_QUESTIONS if question.ask is not ask_small_enough)
-"""What is asked of a pod that is too small for any limit: the same, less a question that it has answered."""
+"""The questions for a pod that is too small to exceed a limit: the same without the question about limits."""

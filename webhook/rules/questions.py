@@ -52,11 +52,11 @@ class Case:
         self.snapshot = snapshot
         self.now = now
         self.opt_out: OptOut | None = None
-        """Until when the object's own label holds, where the label is not `enabled`."""
+        """Until when the object's own label applies, if the label is not `enabled`."""
         self.asked = self._asked()
         """What the object's label asks for until its end, else its namespace's."""
         self.policy = self.find_policy()
-        """The policy that holds for the object."""
+        """The policy that applies to the object."""
 
     def find_policy(self) -> Policy | None:
         """Return the policy that holds; Pods and Services are selected differently."""

@@ -80,7 +80,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     peer: str | None = None
     """The peer of the application's socket, where one was seen."""
     leaves_open: bool = False
-    """The application may well have been reached, and nobody can tell whom it saw: nothing is proved as a whole."""
+    """The application may have been reached, but it is not known what it saw: the whole log proves nothing."""
 
 
 UPSTREAM: Final = "upstream_local_address"

@@ -26,7 +26,7 @@ LABELS: Final[Mapping[str, str]] = {
     "app.kubernetes.io/managed-by": "client-ip-webhook",
     "app.kubernetes.io/name": "client-ip-webhook",
 }
-"""What our reports wear: others prune by labels of their own, and we by these."""
+"""Labels of our reports. Pruning selects by these, as other tools prune by their own labels."""
 STATUSES: Final = ("fail", "warn", "skip", "error")
 DRIFTING: Final = frozenset({Reason.INCOMPATIBLE_NODES, Reason.MIXED_NODES, Reason.NO_FEASIBLE_NODE})
 """Reasons whose cause counts and names nodes: it changes whenever a node comes."""

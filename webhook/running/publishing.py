@@ -34,7 +34,7 @@ EVENT_SECONDS: Final = 300
 NOTE_LIMIT: Final = 1024
 """What events.k8s.io/v1 takes (https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/)."""
 ALARMING: Final = frozenset({Reason.ALREADY_INJECTED, Reason.POLICY_INVALID})
-"""What an operator has to mend; the rest is said without alarm."""
+"""Reasons that need an operator's action; the others are informational."""
 CONTROLLER: Final = "client-ip.dev/scan"
 
 
@@ -112,7 +112,7 @@ class Publisher:
     _next: float = 0.0
     """Monotonic: when the next write may be sent."""
     _busy: BusyError | None = None
-    """What the API server said last, where it wants to be left alone for longer than we wait."""
+    """The API server's last answer, if its Retry-After is longer than we wait."""
 
     async def publish(self, rows: Sequence[Row], scope: Scope, *, at: datetime, events: bool = False) -> Written:
         """

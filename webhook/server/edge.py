@@ -52,10 +52,10 @@ class State:
     rotator: Rotator | None = None
     """Who keeps the certificate, where it is kept in a Secret."""
     marks: bool = False
-    """Whether what is left alone on purpose is marked so."""
+    """Whether objects that are not patched on purpose are marked."""
     draining: bool = False
     client_names: frozenset[str] = frozenset()
-    """Of whom a caller's certificate must name one; empty where its CA is enough, or none is asked for."""
+    """Accepted names in a caller's certificate; empty if its CA is sufficient, or if no certificate is required."""
     sample: Sample | None = None
     """Chooses the reviews that are traced; None where none is."""
     turns: Turns = field(default_factory=Turns)

@@ -29,7 +29,7 @@ HANDSHAKE_SECONDS: Final = 5.0
 SHUTDOWN_SECONDS: Final = 1.0
 """How long a connection that was closed may take to say so too."""
 PAUSE_SECONDS: Final = 0.1
-"""How long nobody is accepted where the kernel gives no descriptor."""
+"""How long no connection is accepted after the kernel had no descriptor left."""
 
 MakeProtocol = Callable[[Source], tuple[Connection, asyncio.Protocol]]
 

@@ -37,9 +37,9 @@ BODY_GRACE_SECONDS: Final = 2.0
 IDLE_GRACE_SECONDS: Final = 10.0
 """Nor does a connection that has waited for its next request for less."""
 BODIES_LEAVE: Final = 4
-"""Bodies leave this part of the budget free: whoever comes finds room, whatever bodies wait for."""
+"""Bodies leave this part of the budget free, so that there is always room for new connections."""
 MAX_WAITING: Final = 256
-"""Bodies that wait for room, read no further meanwhile; one more is refused."""
+"""Maximum number of bodies that wait for memory and are not read in the meantime; further ones are refused."""
 
 
 class Ended(StrEnum):

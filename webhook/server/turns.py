@@ -27,7 +27,7 @@ LEAST_SECONDS: Final = 0.0001
 MOST_NOTED_SECONDS: Final = 0.1
 """No answer costs more: what took longer was not its doing, such as another process that had the CPU."""
 PUT_OFF_SECONDS: Final = 0.5
-"""How much longer whoever has cost most waits than whoever has cost nothing, however many of those keep coming."""
+"""The most that an expensive peer waits longer than a peer without cost, however many of the latter there are."""
 GAP_SECONDS: Final = 0.0005
 """Answers that are further apart than this are not in a row: the loop has had time in between."""
 
