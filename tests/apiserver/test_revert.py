@@ -107,7 +107,7 @@ def test_what_is_opted_in_is_left_until_it_opts_out(control_plane: ControlPlane,
     api.create(local("ours", **OURS, **own), namespace=name)
     done = revert(control_plane, "-n", name, "--apply")
     assert done.returncode == 1
-    assert "is opted in, and would be Local again at its next write" in done.stdout
+    assert "is opted in, and would be Local again at its next update" in done.stdout
     assert policy(api, name)[0] == "Local"
     done = revert(control_plane, "-n", name, "--apply", "--opt-out")
     assert done.returncode == 0
