@@ -1,7 +1,9 @@
 """The shapes in which people have an access log: whatever stands around an entry, it says the same."""
 
 import gzip
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,6 +232,25 @@ def test_a_compressed_log_that_ends_too_early_is_counted() -> None:
     assert read(whole + b"\0" * 512)[1].unread == 0
     for missing in (1, 4, 8, 9, 20):
         assert read(whole[:-missing])[1].unread >= 1
+
+
+def test_nuls_hide_nothing() -> None:
+    """A crash leaves them in a log; an archive has them before and behind each of its files."""
+    assert entries(f"{TEXT}\n\0\0\0{TEXT}\n{JSON}\0\0\0\0{TEXT}\n") == [
+        parse(each) for each in (TEXT, TEXT, JSON, TEXT)
+    ]
+    for number in range(1, 6):
+        assert entries("\0" * number + f"{TEXT}\n{JSON}") == [parse(TEXT), parse(JSON)]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for number in range(3):
+            member = tarfile.TarInfo(f"pods/orders-{number}/istio-proxy/current.log")
+            data = f"{TIME} stdout F {TEXT}\n{TIME} stdout F {JSON}".encode()
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    found, reader = read(out.getvalue())
+    assert [each.entry for each in found] == [parse(TEXT), parse(JSON)] * 3
+    assert reader.unread == 0
 
 
 @pytest.mark.parametrize("shape", ["kubectl --prefix", "stern", "stern --output json", "fluent-bit"])
@@ -486,12 +507,13 @@ HOSTILE = {
     "timestamps": f"{TIME} " * (MAX_LINE // (len(TIME) + 1)),
     "documents": '{"log":"' * (MAX_LINE // 8),
     "beginnings": '[2026-01-02T03:04:05.678Z] "' * (MAX_LINE // 28),
-    "objects": "{}" * (MAX_LINE // 2),
-    "objects and brackets": "{}[" * (MAX_LINE // 3),
+    "objects": "{}" * (MAX_LINE // 8),
+    "objects and brackets": "{}[" * (MAX_LINE // 12),
     "lists": "[{}," * (MAX_LINE // 4),
     "figures in a list": "[" + "1," * (MAX_LINE // 2 - 2) + "1]",
-    "texts in a list": "[" + '"GET /",' * (MAX_LINE // 8 - 2) + "1]",
+    "texts in a list": "[" + '"GET /",' * (MAX_LINE // 32) + "1]",
     "units": "a b/" * (MAX_LINE // 4),
+    "NULs": "{{{\0" * (MAX_LINE // 16),
 }
 
 

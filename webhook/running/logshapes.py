@@ -148,7 +148,10 @@ def _encoding(first: bytes) -> str:
     if b"\0" in first[:4]:
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
-        return "utf-16-le" if first[1:2] == b"\0" else "utf-16-be" if first[:1] == b"\0" else "utf-8"
+        nuls = [not each for each in first[:4]]
+        if nuls == [False, True, False, True]:
+            return "utf-16-le"
+        return "utf-16-be" if nuls == [True, False, True, False] else "utf-8"
     return "utf-8-sig"
 
 
@@ -481,21 +484,27 @@ class Reader:
                     self.entries += 1
                     yield Read(line=self.lines, pod=pod, entry=entry)
                     continue
-            text = uncoloured(text)
-            pod, container, tag, text = unprefixed(text)
-            continued = CONTINUED.match(text) if self._open else None
-            if continued is not None:
-                pod, container = continued.group("pod", "container")
-                text = text[continued.end() :]
-            if tag:  # of a part the last space counts
-                *_, text = unprefixed(uncoloured(line.lstrip()).rstrip("\r"))
-            if not tag and not self._open and text[:1] in {"[", "{"}:
-                entry = parse(text)
-                if entry is not None and not entry.missing:
-                    self.entries += 1
-                    yield Read(line=self.lines, pod=pod, entry=entry)
-                    continue
-            yield from self._line(self.lines, pod, container, tag, text)
+            # A crash leaves NULs in a log, and an archive of logs has them between its files.
+            for part in line.split("\0"):
+                if part and not part.isspace():
+                    yield from self._read(part)
+
+    def _read(self, line: str) -> Iterator[Read]:
+        """Yield what a *line* tells, whatever stands before it."""
+        pod, container, tag, text = unprefixed(uncoloured(line.strip()))
+        continued = CONTINUED.match(text) if self._open else None
+        if continued is not None:
+            pod, container = continued.group("pod", "container")
+            text = text[continued.end() :]
+        if tag:  # of a part the last space counts
+            *_, text = unprefixed(uncoloured(line.lstrip()).rstrip("\r"))
+        if not tag and not self._open and text[:1] in {"[", "{"}:
+            entry = parse(text)
+            if entry is not None and not entry.missing:
+                self.entries += 1
+                yield Read(line=self.lines, pod=pod, entry=entry)
+                return
+        yield from self._line(self.lines, pod, container, tag, text)
 
     def end(self) -> Iterator[Read]:
         """Yield what was left incomplete at the log's end."""

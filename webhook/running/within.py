@@ -38,7 +38,8 @@ def values(text: str) -> tuple[list[Any], str]:
             value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
             break
-        found.append(value)
+        if value:
+            found.append(value)
         at = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing as well
     return found, text[at:]
 
