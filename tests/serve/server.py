@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from webhook.server.review import decode_response
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 20.0
 
 
