@@ -44,37 +44,52 @@ def pod_excess(pod: Pod, size: int) -> str:
     if 0 < size <= limits.SMALL:
         return ""
     spec = pod.spec
+    terms = spec.terms()
+    counted = _counted(terms) if terms else _NO_TERMS
     return (
-        _placement_excess(spec)
+        _placement_excess(spec, *counted)
         or _metadata_excess(pod.metadata, size)
         or ("" if 0 < size <= limits.LABELS_LIMIT else _labels_excess("spec.nodeSelector", spec.node_selector))
         or ("" if 0 < size <= limits.PROXY_ENV_LIMIT else _environment_excess(spec))
-        or shares_excess(pod_shares(pod, size))
+        or _shared_excess(pod, *counted, size)
     )
 
 
-def pod_shares(pod: Pod, size: int = 0) -> int:
+def pod_shares(pod: Pod) -> int:
     """
-    Return what parts of the limits that cost most *pod* uses, in hundredths of one limit; *size* as for `pod_excess`.
+    Return what parts of the limits that cost most *pod* uses, in hundredths of one limit.
 
     Of a pod that is within each limit: what a decision costs grows with this sum.
     """
-    spec = pod.spec
-    annotations = pod.metadata.annotations
-    shares = 0.0
+    terms = pod.spec.terms()
+    shares = _shares(pod, *(_counted(terms) if terms else _NO_TERMS))
+    return int(100 * (shares + _read_bytes_of_proxies(pod.spec) / limits.PROXY_ENV_LIMIT))
+
+
+_NO_TERMS: Final = (0, 0)
+
+
+def _shares(pod: Pod, terms: int, values: int) -> float:
+    """Return the sum of the parts, less that of Istio's own containers' environments."""
+    spec, annotations = pod.spec, pod.metadata.annotations
+    containers = len(spec.containers or ()) + len(spec.init_containers or ())
+    shares = containers / limits.CONTAINERS_LIMIT + terms / limits.TERMS_LIMIT + values / limits.VALUES_LIMIT
+    if spec.tolerations:
+        shares += len(spec.tolerations) / limits.TOLERATIONS_LIMIT
     if annotations:
         texts = len(annotations.get(wellknown.PROXY_CONFIG, "")) + len(annotations.get(wellknown.PROXY_OVERRIDES, ""))
         shares += texts / limits.TEXT_LIMIT
-    if spec.tolerations is not None:
-        shares += len(spec.tolerations) / limits.TOLERATIONS_LIMIT
-    shares += (len(spec.containers or ()) + len(spec.init_containers or ())) / limits.CONTAINERS_LIMIT
-    terms = spec.terms()
-    if terms:
-        requirements, values = _counted(terms)
-        shares += max(len(terms), requirements) / limits.TERMS_LIMIT + values / limits.VALUES_LIMIT
-    if not 0 < size <= limits.SMALL:
-        shares += _read_bytes_of_proxies(spec) / limits.PROXY_ENV_LIMIT
-    return int(100 * shares)
+    return shares
+
+
+def _shared_excess(pod: Pod, terms: int, values: int, size: int) -> str:
+    shares = _shares(pod, terms, values)
+    if (
+        0 < size <= limits.LABELS_LIMIT
+        and 100 * (shares + limits.LABELS_LIMIT / limits.PROXY_ENV_LIMIT) < limits.SHARES
+    ):
+        return ""  # whatever environments so few bytes hold
+    return shares_excess(pod_shares(pod))
 
 
 def shares_excess(shares: int) -> str:
@@ -105,7 +120,7 @@ def annotations_are_full(annotations: Mapping[str, str], size: int) -> bool:
     return length > limits.ANNOTATIONS_TOTAL
 
 
-def _placement_excess(spec: PodSpec) -> str:
+def _placement_excess(spec: PodSpec, terms: int, values: int) -> str:
     tolerations = spec.tolerations
     if tolerations is not None and len(tolerations) > limits.TOLERATIONS_LIMIT:
         return _too_many("spec.tolerations", len(tolerations), "tolerations", limits.TOLERATIONS_LIMIT)
@@ -115,21 +130,14 @@ def _placement_excess(spec: PodSpec) -> str:
     for field, name in (("spec.nodeName", spec.node_name), ("spec.runtimeClassName", spec.runtime_class_name)):
         if name and len(name) > limits.TEXT_LIMIT:
             return _too_many(field, len(name), "characters", limits.TEXT_LIMIT)
-    terms = spec.terms()
-    return _affinity_excess(terms) if terms else ""
-
-
-def _affinity_excess(terms: list[NodeSelectorTerm]) -> str:
-    requirements, values = _counted(terms)
     field = "spec.affinity.nodeAffinity"
-    number = max(len(terms), requirements)
-    if number > limits.TERMS_LIMIT:
-        return _too_many(field, number, "terms or requirements", limits.TERMS_LIMIT)
+    if terms > limits.TERMS_LIMIT:
+        return _too_many(field, terms, "terms or requirements", limits.TERMS_LIMIT)
     return _too_many(field, values, "values", limits.VALUES_LIMIT) if values > limits.VALUES_LIMIT else ""
 
 
 def _counted(terms: list[NodeSelectorTerm]) -> tuple[int, int]:
-    """Return the requirements in all *terms* together, and their values."""
+    """Return how many *terms* there are, or requirements in all of them where those are more, and their values."""
     requirements = values = 0
     for term in terms:
         for listed in (term.match_expressions, term.match_fields):
@@ -138,7 +146,7 @@ def _counted(terms: list[NodeSelectorTerm]) -> tuple[int, int]:
                 for each in listed:
                     if each.values:
                         values += len(each.values)
-    return requirements, values
+    return max(len(terms), requirements), values
 
 
 def _metadata_excess(metadata: ObjectMeta, size: int) -> str:
