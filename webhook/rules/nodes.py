@@ -283,6 +283,7 @@ class NodeIndex:
 
     __slots__ = (
         "_by_slot",
+        "_cloud",
         "_keys",
         "_nodes",
         "_taints",
@@ -309,6 +310,8 @@ class NodeIndex:
     ) -> None:
         self.answers: dict[bytes, int] = {}
         """What `feasible_again` was asked already."""
+        self._cloud: str | None = None
+        """What `provider` says, once it was asked: an index never changes."""
         self.linux = linux
         self.rules = rules
         self._nodes = nodes
@@ -345,8 +348,10 @@ class NodeIndex:
 
     def provider(self) -> str:
         """Return whose machines the cluster has, as one of its nodes says; empty where it does not."""
-        some = (self._nodes[name].provider for name in self.names(self.everything, ASKED))
-        return next((provider for provider in some if provider), "")
+        if self._cloud is None:
+            some = (self._nodes[name].provider for name in self.names(self.everything, ASKED))
+            self._cloud = next((provider for provider in some if provider), "")
+        return self._cloud
 
     def tolerated(self, tolerations: Sequence[Toleration]) -> int:
         """
