@@ -51,7 +51,7 @@ def pod_excess(pod: Pod, size: int) -> str:
         or _metadata_excess(pod.metadata, size)
         or ("" if 0 < size <= limits.LABELS_LIMIT else _labels_excess("spec.nodeSelector", spec.node_selector))
         or ("" if 0 < size <= limits.PROXY_ENV_LIMIT else _environment_excess(spec))
-        or _shared_excess(pod, *counted, size)
+        or shares_excess(_in_hundredths(pod, *counted))
     )
 
 
@@ -62,15 +62,13 @@ def pod_shares(pod: Pod) -> int:
     Of a pod that is within each limit: what a decision costs grows with this sum.
     """
     terms = pod.spec.terms()
-    shares = _shares(pod, *(_counted(terms) if terms else _NO_TERMS))
-    return int(100 * (shares + _read_bytes_of_proxies(pod.spec) / limits.PROXY_ENV_LIMIT))
+    return _in_hundredths(pod, *(_counted(terms) if terms else _NO_TERMS))
 
 
 _NO_TERMS: Final = (0, 0)
 
 
-def _shares(pod: Pod, terms: int, values: int) -> float:
-    """Return the sum of the parts, less that of Istio's own containers' environments."""
+def _in_hundredths(pod: Pod, terms: int, values: int) -> int:
     spec, annotations = pod.spec, pod.metadata.annotations
     containers = len(spec.containers or ()) + len(spec.init_containers or ())
     shares = containers / limits.CONTAINERS_LIMIT + terms / limits.TERMS_LIMIT + values / limits.VALUES_LIMIT
@@ -79,17 +77,7 @@ def _shares(pod: Pod, terms: int, values: int) -> float:
     if annotations:
         texts = len(annotations.get(wellknown.PROXY_CONFIG, "")) + len(annotations.get(wellknown.PROXY_OVERRIDES, ""))
         shares += texts / limits.TEXT_LIMIT
-    return shares
-
-
-def _shared_excess(pod: Pod, terms: int, values: int, size: int) -> str:
-    shares = _shares(pod, terms, values)
-    if (
-        0 < size <= limits.LABELS_LIMIT
-        and 100 * (shares + limits.LABELS_LIMIT / limits.PROXY_ENV_LIMIT) < limits.SHARES
-    ):
-        return ""  # whatever environments so few bytes hold
-    return shares_excess(pod_shares(pod))
+    return int(100 * (shares + _read_bytes_of_proxies(spec) / limits.PROXY_ENV_LIMIT))
 
 
 def shares_excess(shares: int) -> str:
