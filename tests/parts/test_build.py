@@ -1,12 +1,13 @@
 """Programs are built in caches of our own, once, and what a build says is passed on."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.parts.build import ROOT, Part, build
+from tests.parts.build import ROOT, Part, build, go_command
 
 GOOD = 'package main\n\nfunc main() { println("built") }\n'
 BAD = "package main\n\nfunc main() { println(undefined) }\n"
@@ -16,6 +17,8 @@ BAD = "package main\n\nfunc main() { println(undefined) }\n"
 def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's own caches, which Go uses where nobody tells it otherwise."""
     folder = tmp_path / "users"
+    # Where there is no Go on PATH, ours lies in the cache folder, which is another one here.
+    monkeypatch.setenv("PATH", f"{Path(go_command('kube-1.37')).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("GOCACHE", "GOMODCACHE", "GOPATH", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(folder / name))
     monkeypatch.setenv("CLIENT_IP_CACHE", str(tmp_path / "cache"))
