@@ -66,22 +66,29 @@ class Statuses:
 
     async def run(self) -> None:
         """Write what is due until cancelled."""
+        seen = datetime.now(UTC)
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._seconds())
+                await asyncio.wait_for(self._wake.wait(), self._seconds(seen))
             if not self._wake.is_set():
+                seen = datetime.now(UTC)
                 self._due.update(self._stored)
             self._wake.clear()
             for name in list(self._due):
                 await self._write(name)
             await asyncio.sleep(PAUSE)
 
-    def _seconds(self) -> float:
-        """Return how long nothing changes by itself."""
-        now = datetime.now(UTC)
-        ends = (next_change(each.exceptions, now=now) for each in self._collector.stored_policies.values())
-        first = min((each.total_seconds() for each in ends if each is not None), default=LONGEST_WAIT)
-        return min(first, LONGEST_WAIT)
+    def _seconds(self, seen: datetime) -> float:
+        """
+        Return how long nothing changes by itself; *seen* is when all ends were looked at.
+
+        What has ended since then, while something was written or in the pause after it, is due at once.
+        """
+        ends = (next_change(each.exceptions, now=seen) for each in self._collector.stored_policies.values())
+        first = min((each for each in ends if each is not None), default=None)
+        if first is None:
+            return LONGEST_WAIT
+        return min(max((seen + first - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)
 
     async def _write(self, name: str) -> None:
         policy, stored = self._collector.stored_policies.get(name), self._stored.get(name)
