@@ -83,7 +83,7 @@ def test_connections_that_never_ask_make_room_for_those_that_do(run: Run) -> Non
             try:
                 idle.append(await server.connect())
             except OSError:
-                await asyncio.sleep(0.05)  # nobody is young for ever: the next one may find room
+                await asyncio.sleep(0.05)  # refused, since all others are younger than half a second: they grow older
             assert peers.held <= SMALL
             if number % 10 == 0:
                 await asyncio.sleep(0.6)  # what is younger than half a second goes for nobody of its own address
@@ -215,9 +215,9 @@ def test_what_is_no_http_costs_a_counter_and_no_line(run: Run, caplog: pytest.Lo
             assert (await client.reader.read()).startswith(b"HTTP/1.")
         for _ in range(3):
             client = await server.connect()
+            before = server.by_aiohttp
             client.writer.write(head(100, more="X-Odd: 1\r\n") + b"{")
-            await client.writer.drain()
-            await asyncio.sleep(0.05)  # by then its body is waited for: no metric tells of that
+            await until(lambda before=before: server.by_aiohttp > before)  # type: ignore[misc]
             client.close()
         await until(lambda: ended(server, Ended.LEFT) == 3)
         assert ended(server, Ended.MALFORMED) == 3
@@ -245,7 +245,7 @@ def test_who_asks_without_waiting_takes_turns_with_others(run: Run) -> None:
         many = request(REVIEW) * 100
         for each in flood:
             each.writer.write(many)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the server's turn: the flood is to be there before the other asks
         counted = server.reviews.state.metrics._registry.get_sample_value
         other.writer.write(request(REVIEW))
         await other.answer()
@@ -267,7 +267,7 @@ def test_what_is_pipelined_to_aiohttp_lets_others_in_between(run: Run) -> None:
             nonlocal turns
             while True:
                 turns += 1
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # one turn of the loop, which is what is counted
 
         client = await server.connect()
         turning = asyncio.create_task(turn())

@@ -153,7 +153,7 @@ def json_documents(text: bytes | str) -> Iterator[Document]:
         raise YAMLInvalid("nested too deeply", 0) from error
     except (msgspec.DecodeError, UnicodeError) as error:
         if "trailing characters" not in str(error):
-            raise YAMLInvalid(f"invalid JSON:  {error}", 0) from error
+            raise YAMLInvalid(f"invalid JSON: {error}", 0) from error
         values = _json_stream(text if isinstance(text, str) else text.decode())
     for number, value in enumerate(values, start=1):
         if value is not None:
@@ -172,11 +172,11 @@ def _json_stream(text: str) -> Iterator[Any]:
         try:
             value, at = _json.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            raise YAMLInvalid(f"invalid JSON:  {error.msg}", error.lineno, number) from error
+            raise YAMLInvalid(f"invalid JSON: {error.msg}", error.lineno, number) from error
         except RecursionError as error:
             raise YAMLInvalid("nested too deeply", line, number) from error
         except ValueError as error:  # NaN, or more digits than Python takes
-            raise YAMLInvalid(f"invalid JSON:  {error}", line, number) from error
+            raise YAMLInvalid(f"invalid JSON: {error}", line, number) from error
         yield value
 
 
