@@ -19,13 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.property import documents as made, plain
 from tests.property.documents import Document
 from webhook.facts.collect import Collector, decode
-from webhook.rules.limits import KEPT_ANSWERS, KEPT_QUESTION_BYTES
 from webhook.rules.nodes import (
     Node,
     NodeIndex,
     NodeIndexBuilder,
     NodeSelectorTerm,
-    feasible_again,
     feasible_nodes,
     glob_matches,
     index_nodes,
@@ -37,14 +35,10 @@ from webhook.rules.selectors import Requirement, Toleration
 
 
 def asked(index: NodeIndex, document: Document) -> tuple[set[str], set[str]]:
-    """Return the nodes that are feasible and those that are tolerated, by the index; asked again it says the same."""
+    """Return the nodes that are feasible and those that are tolerated, by the index."""
     spec = msgspec.convert(document, PodSpec)
     tolerations = spec.tolerations or ()
     feasible = feasible_nodes(index, node_selector=spec.node_selector, terms=spec.terms(), tolerations=tolerations)
-    for _ in range(2):
-        assert feasible == feasible_again(
-            index, node_selector=spec.node_selector, terms=spec.terms(), tolerations=tolerations
-        )
     return set(index.names(feasible)), set(index.names(index.tolerated(tolerations)))
 
 
@@ -133,18 +127,6 @@ def test_an_integer_label_of_50_000_nodes_takes_at_most_4_mib() -> None:
     assert ordering.above(7 * 49_998) == 1 << 49_999
     assert ordering.below(8) == 0b11
     assert ordering.above(7 * 25_000).bit_count() == 24_999
-
-
-def test_an_index_keeps_few_answers_and_only_short_questions() -> None:
-    """Whatever is asked: a tenant may ask for other nodes with every pod."""
-    index = index_nodes((msgspec.convert(each, Node) for each in numbered(20)), BUILT_IN.node_rules)
-    for number in range(3 * KEPT_ANSWERS):
-        selector = {"zone": "a", "asked": str(number)}
-        assert feasible_again(index, node_selector=selector, terms=None, tolerations=()) == 0
-        assert 0 < len(index.answers) <= KEPT_ANSWERS
-    index.answers.clear()
-    feasible_again(index, node_selector={"zone": "a" * KEPT_QUESTION_BYTES}, terms=None, tolerations=())
-    assert not index.answers
 
 
 @settings(max_examples=300, deadline=None)

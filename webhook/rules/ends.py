@@ -29,6 +29,12 @@ def end_state(end: datetime, *, now: datetime) -> End:
     return End.ENDING if end - now <= NOTICE else End.LIVE
 
 
+def state_changes(end: datetime) -> tuple[datetime, datetime]:
+    """Return the times from which on `end_state` says something else of *end*, in order."""
+    first = datetime.min.replace(tzinfo=end.tzinfo)  # nothing is before it
+    return (end - NOTICE if end - first > NOTICE else first), end
+
+
 def read_time(text: str) -> datetime:
     """
     Return the RFC 3339 time that *text* writes, as the API server takes it.

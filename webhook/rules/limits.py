@@ -115,7 +115,9 @@ Of a requirement that is kept as checked; a longer one is checked anew each time
 
 So no cache keeps what somebody wrote at length: there are 1,024 of these, and 256 ends of answers with their causes.
 """
-KEPT_ANSWERS: Final = 128
-"""Sets of feasible nodes that are kept by what was asked for; each has a bit for each node of the cluster."""
-KEPT_QUESTION_BYTES: Final = 1_024
-"""Of JSON that says what such a set was asked for (tolerations, nodeSelector, affinity); a longer one is not kept."""
+KEPT_DECISIONS: Final = 256
+"""Decisions that a snapshot keeps by what they were made on; all that one says is bounded."""
+KEPT_PODS_BYTES: Final = 4_096
+"""Of JSON that says what a decision reads of a pod (metadata, placement); of a longer one no decision is kept."""
+KEPT_PODS_OF_BYTES: Final = 65_536
+"""Bytes of a review beyond which that JSON is not even made."""

@@ -21,7 +21,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 import msgspec
 
 from webhook.rules import wellknown
-from webhook.rules.limits import KEPT_ANSWERS, KEPT_QUESTION_BYTES, NODE_LABELS, NODE_TAINTS, NODE_TEXT
+from webhook.rules.limits import NODE_LABELS, NODE_TAINTS, NODE_TEXT
 from webhook.rules.ordering import Ordering
 from webhook.rules.selectors import (
     EVERYTHING,
@@ -287,7 +287,6 @@ class NodeIndex:
         "_keys",
         "_nodes",
         "_taints",
-        "answers",
         "cordoned",
         "everything",
         "linux",
@@ -308,8 +307,6 @@ class NodeIndex:
         supported: int,
         linux: int,
     ) -> None:
-        self.answers: dict[bytes, int] = {}
-        """What `feasible_again` was asked already."""
         self._cloud: str | None = None
         """What `provider` says, once it was asked: an index never changes."""
         self.linux = linux
@@ -703,32 +700,4 @@ def feasible_nodes(
     nodes = index.tolerated(tolerations)
     if node_selector or terms is not None:
         nodes &= index.selected(node_selector, terms)
-    return nodes
-
-
-def feasible_again(
-    index: NodeIndex,
-    *,
-    node_selector: Mapping[str, str] | None,
-    terms: Sequence[NodeSelectorTerm] | None,
-    tolerations: Sequence[Toleration],
-) -> int:
-    """
-    Return what `feasible_nodes` does, and keep it: pods of one template ask for the same nodes.
-
-    An index never changes, so what it kept is never stale; the next one begins with nothing. Where it has kept enough
-    it forgets all: to remember what was asked last would cost each pod more than a new beginning costs now and then.
-
-    Raises:
-        UnicodeEncodeError: A text that JSON can't hold; what was decoded from JSON has none.
-
-    """
-    asked = _encode((node_selector, terms, tolerations))
-    nodes = index.answers.get(asked)
-    if nodes is None:
-        nodes = feasible_nodes(index, node_selector=node_selector, terms=terms, tolerations=tolerations)
-        if len(asked) <= KEPT_QUESTION_BYTES:
-            if len(index.answers) >= KEPT_ANSWERS:
-                index.answers.clear()
-            index.answers[asked] = nodes
     return nodes

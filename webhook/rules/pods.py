@@ -20,7 +20,7 @@ from webhook.rules.interception import (
     root_forbidden,
 )
 from webhook.rules.limits import ANNOTATIONS_TOTAL, NAMED, TooLarge
-from webhook.rules.nodes import feasible_again, feasible_nodes
+from webhook.rules.nodes import feasible_nodes
 from webhook.rules.objects import Pod
 from webhook.rules.patch import Patch, add_metadata
 from webhook.rules.placement import Elsewhere, runtime_rule, sent_elsewhere, with_runtime_class
@@ -373,8 +373,7 @@ def _ask_nodes(case: PodCase) -> Answer | None:
 def _feasible(case: PodCase) -> int:
     """Return the feasible nodes, those among them that run no Linux sidecar."""
     spec, index = case.spec, case.snapshot.nodes
-    feasible = feasible_again if case.size else feasible_nodes
-    return feasible(
+    return feasible_nodes(
         index,
         node_selector=spec.node_selector,
         terms=spec.terms(),

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from webhook.rules import wellknown
+from webhook.rules.ends import state_changes
 from webhook.rules.nodes import NodeRule, NodeRules
 from webhook.rules.placement import DEFAULT_RUNTIME_CLASSES, RuntimeClassRule
 from webhook.rules.selectors import EVERYTHING, LabelSelector
@@ -176,6 +177,13 @@ class Policies:
     ordered: tuple[Policy, ...] = (BUILT_IN,)
     default: Policy = BUILT_IN
     """The policy `default`, which alone speaks for the whole cluster; it is one of *ordered*."""
+    changes: tuple[datetime, ...] = field(init=False)
+    """When what its exceptions say changes by itself, in order: they begin to end, and end."""
+
+    def __post_init__(self) -> None:
+        """Know the times once, since each decision is made between two of them."""
+        ends = {each.expires for policy in self.ordered for each in policy.exceptions}
+        object.__setattr__(self, "changes", tuple(sorted({time for end in ends for time in state_changes(end)})))
 
     def for_pod(self, namespace: Labels, labels: Labels) -> Policy | None:
         """Return the winning policy whose namespaceSelector and pods.selector both match."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from webhook.rules import wellknown
+from webhook.rules.decided import Decided
 from webhook.rules.nodes import NodeIndex, index_nodes
 from webhook.rules.objects import Reviewed, Shaped
 from webhook.rules.optin import OptOut
@@ -40,6 +41,8 @@ class Snapshot:
     """The GatewayClasses of Istio's controllers, but for waypoints, meshes and east-west gateways."""
     network: Network = field(default_factory=Network)
     own_namespace: str = wellknown.OWN_NAMESPACE
+    decided: Decided = field(default_factory=Decided, init=False, compare=False, repr=False)
+    """What `decide_again` decided already: of this snapshot alone, whatever it was made from."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from aiohttp import web
 from certs.rotator import Rotator
 from certs.serving import ServingCertificate
 from webhook.facts.source import FactSource
-from webhook.rules.decide import decide
+from webhook.rules.again import decide_again
 from webhook.server.connection import Connection
 from webhook.server.handed import HandedServer
 from webhook.server.heads import timeout_seconds
@@ -148,7 +148,7 @@ def reply(state: State, message: bytes, begun: float, span: Span | None, start: 
     """
     try:
         uid, asked = decode(message, start)
-        decision = decide(asked, state.source.snapshot, now=state.now())
+        decision = decide_again(asked, state.source.snapshot, now=state.now())
         answer = encode(uid, decision, marks=state.marks)
         ended = perf_counter()
         state.metrics.reviewed(asked, decision, ended - begun)
