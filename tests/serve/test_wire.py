@@ -171,7 +171,7 @@ def test_a_bug_gets_the_same_500_from_both_and_the_next_request_works(
 
     async def scenario(server: Serving) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("webhook.server.edge.decide", broken)
+            patch.setattr("webhook.server.edge.decide_again", broken)
             fast = await server.ask(request(GOOD))
             assert fast == await server.ask(request(GOOD, more=ODD))
             assert fast.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")

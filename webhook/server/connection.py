@@ -1,18 +1,23 @@
 """One connection of a peer: what it holds, until when it has to do what comes next, and how it is ended."""
 
 import asyncio
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from webhook.server.peers import OPEN_BYTES, Ended, Peers, Source
 
-READ_BUFFER_BYTES: Final = 32 << 10
-"""What TLS keeps of a connection that is not read from, before it stops reading too."""
 WRITE_BUFFER_BYTES: Final = 32 << 10
 """Answers that wait for a peer to read them, before no more of its requests are read."""
 UNREAD_BYTES: Final = 256 << 10
 """What is counted for such a peer: buffers of ours and of the kernel's, of both directions."""
 ANSWERS_SECONDS: Final = 10.0
 """How long answers may wait to be read."""
+
+
+class Connecting(Protocol):
+    """A connection that is not open yet."""
+
+    def cancel(self) -> object:
+        """End it without a word."""
 
 
 class Connection:
@@ -38,7 +43,7 @@ class Connection:
         self.unfinished = False
         self.used_at = 0.0
         self.recent = 0.0
-        self.connecting: asyncio.Task[None] | None = None
+        self.connecting: Connecting | None = None
         """The handshake, while it is under way."""
         self.transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
@@ -50,9 +55,6 @@ class Connection:
         self.connecting = None
         self.peers.give(self, self.held - OPEN_BYTES)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        limit = getattr(self.transport, "set_read_buffer_limits", None)  # of TLS transports alone
-        if limit is not None:
-            limit(high=READ_BUFFER_BYTES)
 
     def within(self, seconds: float, reason: Ended) -> None:
         """End it for *reason* unless `in_time` comes within *seconds*."""

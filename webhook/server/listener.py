@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from webhook.server.connection import Connection
+from webhook.server.connection import Connecting, Connection
+from webhook.server.encrypted import EncryptedTransport
 from webhook.server.peers import HANDSHAKE_BYTES, OPEN_BYTES, Ended, Peers, Source
 
 log: Final = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ RECEIVE_BYTES: Final = 64 << 10
 """The kernel doubles it. What comes at once, and so what buffers grow to, is no larger; 3 MiB take no longer."""
 SEND_BYTES: Final = 64 << 10
 HANDSHAKE_SECONDS: Final = 5.0
-SHUTDOWN_SECONDS: Final = 1.0
-"""How long a connection that was closed may take to say so too."""
+CLOSING_SECONDS: Final = 1.0
+"""How long a connection that was closed may take to send what was written, and its peer to close too."""
 PAUSE_SECONDS: Final = 0.1
 """How long no connection is accepted after the kernel had no descriptor left."""
 
@@ -43,7 +44,7 @@ class Listener:
     """Gives the connection and the protocol for one from this source."""
     context: ssl.SSLContext | None = None
     sockets: list[socket.socket] = field(default_factory=list)
-    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _opening: dict[Connecting, Connection] = field(default_factory=dict)
 
     async def listen(self, host: str, port: int) -> Sequence[object]:
         """
@@ -73,8 +74,9 @@ class Listener:
             with contextlib.suppress(ValueError, OSError):
                 asyncio.get_running_loop().remove_reader(each)
             each.close()
-        for task in self._tasks:
-            task.cancel()
+        for opening, connection in list(self._opening.items()):
+            opening.cancel()
+            connection.forgotten()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS):
@@ -107,37 +109,54 @@ class Listener:
             accepted.close()
             return
         accepted.settimeout(0)
+        if self.context is None:
+            self._open(accepted, connection, protocol)
+        else:
+            self._shake_hands(self.context, accepted, connection, protocol)
+
+    def _shake_hands(
+        self, context: ssl.SSLContext, accepted: socket.socket, connection: Connection, protocol: asyncio.Protocol
+    ) -> None:
+        def shaken(reason: Ended | None) -> None:
+            if connection.connecting is not None:
+                self._opening.pop(connection.connecting, None)
+            if reason is not None:
+                self.peers.count(reason)
+                connection.forgotten()
+
+        try:
+            connection.connecting = EncryptedTransport(
+                accepted,
+                context,
+                connection,
+                protocol,
+                handshake_seconds=HANDSHAKE_SECONDS,
+                closing_seconds=CLOSING_SECONDS,
+                shaken=shaken,
+            )
+            self._opening[connection.connecting] = connection
+        except OSError:
+            accepted.close()
+            shaken(Ended.HANDSHAKE_FAILED)
+
+    def _open(self, accepted: socket.socket, connection: Connection, protocol: asyncio.Protocol) -> None:
         task = asyncio.get_running_loop().create_task(self._connect(accepted, connection, protocol))
         connection.connecting = task
-        self._tasks.add(task)
+        self._opening[task] = connection
 
         def done(ended: "asyncio.Task[None]") -> None:
-            self._tasks.discard(ended)
+            self._opening.pop(ended, None)
             if ended.cancelled():
                 accepted.close()  # which the event loop has not where it was ended before it began
 
         task.add_done_callback(done)
 
     async def _connect(self, accepted: socket.socket, connection: Connection, protocol: asyncio.Protocol) -> None:
-        seconds = None if self.context is None else HANDSHAKE_SECONDS
-        closing = None if self.context is None else SHUTDOWN_SECONDS
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol,
-                accepted,
-                ssl=self.context,
-                ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=closing,
-            )
-        except ConnectionAbortedError:
-            self.peers.count(Ended.HANDSHAKE_LATE)
-            connection.forgotten()
-        except OSError:  # ssl.SSLError is one
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted)
+        except OSError:
             self.peers.count(Ended.HANDSHAKE_FAILED)
             connection.forgotten()
-        except asyncio.CancelledError:
-            connection.forgotten()
-            raise
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
