@@ -84,7 +84,12 @@ class EncryptedTransport(asyncio.Transport):
 
         """
         super().__init__()
-        self._socket = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        try:
+            accepted.getpeername()
+            self._socket = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            accepted.close()
+            raise
         self._fd = self._socket.fileno()
         self._context = context
         self._connection = connection

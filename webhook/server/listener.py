@@ -136,7 +136,6 @@ class Listener:
             )
             self._opening[connection.connecting] = connection
         except OSError:
-            accepted.close()
             shaken(Ended.HANDSHAKE_FAILED)
 
     def _open(self, accepted: socket.socket, connection: Connection, protocol: asyncio.Protocol) -> None:

@@ -2,9 +2,9 @@
 What peers may hold, all together and each: memory, and so connections.
 
 Nobody shows who he is before he is read, so all that is known of a peer is its address. Whatever a connection holds is
-counted against one budget, which follows from the container's memory: a handshake, an open connection, the buffers that
-a large body leaves behind, a body that is not complete, answers that are not read. Where the budget is used up, room is
-made for who needs some, and what goes first is what nobody will miss:
+counted against one budget, which follows from the container's memory: a handshake, an open connection, a body that is
+not complete, answers that are not read. Where the budget is used up, room is made for who needs some, and what goes
+first is what nobody will miss:
 
 1. what is unfinished (a handshake, a first request, a body), of the address that holds most of it, the oldest first;
 2. connections that wait for their next request, of the address that holds most, the longest idle first, as long as it
@@ -22,14 +22,10 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Protocol
 
-HANDSHAKE_BYTES: Final = 56 << 10
-"""What a TLS handshake under way holds; measured: 51 KiB."""
-OPEN_BYTES: Final = 40 << 10
-"""What an open TLS connection holds; measured: 34 KiB."""
-BUFFER_FACTOR: Final = 4
-"""A connection keeps buffers for as long as it is open; measured: 3.5 times the largest piece that it ever brought."""
-FREE_PIECE_BYTES: Final = 8 << 10
-"""A piece up to this size needs no buffers beyond OPEN_BYTES."""
+HANDSHAKE_BYTES: Final = 48 << 10
+"""What a TLS handshake under way holds; measured: 43 KiB."""
+OPEN_BYTES: Final = 24 << 10
+"""What an open TLS connection holds, whatever it brought; measured: 15 to 21 KiB."""
 GRACE_SECONDS: Final = 0.5
 """What is younger goes for nobody of its own address: an honest handshake or body is done by then."""
 BODY_GRACE_SECONDS: Final = 2.0
@@ -117,11 +113,6 @@ class Peers:
             found["unfinished"] += len(source.unfinished)
             found["open"] += len(source.peers) - len(source.unfinished)
         return found
-
-    @property
-    def pressed(self) -> bool:
-        """Whether more than half of the budget is used: what need not be kept is better given back."""
-        return self.held * 2 > self.budget
 
     # --- A connection comes and goes
 

@@ -20,7 +20,7 @@ from webhook.server.connection import Connection
 from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply
 from webhook.server.handed import Handed, HandedServer
 from webhook.server.heads import BLANK_LINE, HEAD_LIMIT, Head, Heads
-from webhook.server.peers import BUFFER_FACTOR, FREE_PIECE_BYTES, Ended, Peers, Source
+from webhook.server.peers import Ended, Peers, Source
 from webhook.server.sampling import traceparent
 from webhook.server.turns import GAP_SECONDS, SLICE_SECONDS
 
@@ -72,7 +72,7 @@ class ReviewServer:
 class ReviewProtocol(Connection, asyncio.Protocol):
     """One connection: requests are answered as their last byte comes, in order."""
 
-    __slots__ = ("_chunks", "_largest", "_line", "_missing", "_reserved", "_server", "_turns", "_wanted")
+    __slots__ = ("_chunks", "_line", "_missing", "_reserved", "_server", "_turns", "_wanted")
 
     def __init__(self, server: ReviewServer, source: Source) -> None:
         super().__init__(server.peers, source)
@@ -86,8 +86,6 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         """What it waits to be counted."""
         self._line = b""
         """What has come and is not looked at before it is its turn."""
-        self._largest = FREE_PIECE_BYTES
-        """The largest piece that came at once: there are buffers for it."""
 
     @property
     def idle(self) -> bool:
@@ -124,8 +122,6 @@ class ReviewProtocol(Connection, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer the request that *data* completes."""
         size = len(data)
-        if size > self._largest:
-            self._grow(size)
         if self._chunks:
             self._chunks.append(data)
             self._missing -= size
@@ -163,10 +159,8 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         span = None if state.sample is None else state.sample(traceparent(data, start))
         begun = perf_counter()
         status, text, ended = reply(state, data, begun, span, start)
-        # The API server keeps connections to pods that are gone: let it go elsewhere now. And where memory is short
-        # large buffers are got rid of: a client opens another connection.
-        close = state.draining or (self._largest > FREE_PIECE_BYTES and self.peers.pressed)
-        self._write(status, text, ended, close)
+        # The API server keeps connections to pods that are gone: let it go elsewhere now.
+        self._write(status, text, ended, state.draining)
         self.used_at = ended
         if self.unfinished and not self.writing_paused:
             self.peers.finish(self)
@@ -260,11 +254,6 @@ class ReviewProtocol(Connection, asyncio.Protocol):
     def _refuse(self, status: int, message: str) -> None:
         self._end_body()
         self._write(status, refusal(self._server.state, status, message), perf_counter(), True)  # noqa: FBT003
-
-    def _grow(self, size: int) -> None:
-        """Count the buffers that a piece of *size* bytes leaves behind."""
-        self.peers.owe(self, BUFFER_FACTOR * (size - self._largest))
-        self._largest = size
 
     # --- Answers
 
