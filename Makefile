@@ -13,7 +13,10 @@ TWO := -n 2 --dist loadfile
 FAST := tests/locks tests/docs tests/unit tests/property tests/tls tests/serve tests/cli
 # Building Istio takes longer than everything else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py
-PARTS := kube-1.37 filters-1.37 expressions-1.37 yamls-1.37 helm
+PARTS := kube-1.37 expressions-1.37 yamls-1.37 helm
+# What `make test-rest` needs beside.
+REST := scheduler-1.37 filters-1.37 kube-1.33 scheduler-1.33 istio-1.31
+SUITES := $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test dashboard bench gate fuzz manifests lock locks clean
@@ -42,14 +45,15 @@ $(VENV)/.installed-dev: requirements/dev.txt requirements/tracing.txt $(VENV)/.i
 demo: install ## try the webhook on manifests, without a cluster
 	$(BIN)/client-ip demo
 
-test: install-dev ## all tests that need no root: unit, property, TLS, and a real API server (the first build takes minutes)
+test: install-dev ## the tests that need no root: unit, property, TLS, and a real API server (the first build takes minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
-	$(RUN) $(TWO) $(PYTEST) $(FAST) tests/parts tests/deploy tests/apiserver --ignore $(INJECTOR)
+	$(RUN) $(TWO) $(PYTEST) -m "not slow" $(SUITES)
 
-test-all: test test-rest ## the same, with Istio's own injector and the oldest supported Kubernetes
+test-all: test test-rest ## the same, with the slow tests, Istio's own injector and the oldest supported Kubernetes
 
 test-rest: install-dev ## the tests that `make test-all` adds to `make test`
-	$(BIN)/python -m tests.parts.build $(PARTS) kube-1.33 istio-1.31
+	$(BIN)/python -m tests.parts.build $(PARTS) $(REST)
+	$(BIN)/pytest $(TWO) $(PYTEST) -m slow $(SUITES)
 	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
 	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
@@ -69,7 +73,7 @@ clean-coverage:
 
 proof: install-dev ## show with a real Istio and a real kernel that applications see their clients (root)
 	$(BIN)/python -m tests.proof.preflight
-	$(BIN)/python -m tests.parts.build kube-1.37 kube-node-1.37 istio-1.31
+	$(BIN)/python -m tests.parts.build kube-1.37 scheduler-1.37 kube-node-1.37 istio-1.31
 	$(BIN)/pytest $(PYTEST) -q --tb=short tests/proof
 
 proof-clean: ## remove network namespaces and processes that a killed `make proof` left (root)

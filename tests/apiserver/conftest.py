@@ -24,9 +24,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def control_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane with a scheduler; tests share it, each in a namespace."""
-    with ControlPlane(request.param, tmp_path_factory.mktemp("kube"), scheduler=True) as plane:
+    """A control plane; tests share it, each in a namespace."""
+    with ControlPlane(request.param, tmp_path_factory.mktemp("kube")) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def scheduler(control_plane: ControlPlane) -> ControlPlane:
+    """The same, from now on with kube-scheduler."""
+    control_plane.start_scheduler()
+    return control_plane
 
 
 @pytest.fixture

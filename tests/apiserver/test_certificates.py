@@ -102,6 +102,7 @@ def test_a_deleted_secret_comes_back_as_it_was(plane: ControlPlane, server: Serv
     assert after["tls.crt"] == before["tls.crt"]
 
 
+@pytest.mark.slow
 def test_a_rotation_by_hand_brings_a_new_ca_and_then_its_leaf(plane: ControlPlane, server: Server) -> None:
     api = plane.client()
     before = api.get("v1", "Secret", SECRET, namespace=OWN_NAMESPACE)["data"]

@@ -168,6 +168,7 @@ def test_nobody_else_is_read(guarded: Guarded, client: str, reason: str) -> None
     eventually(lambda: guarded.server.metric(counter) == before + 1)
 
 
+@pytest.mark.slow
 def test_the_file_is_followed(guarded: Guarded) -> None:
     client = client_of(guarded.ca, NAME)
     assert guarded.ask(client) == 200

@@ -23,10 +23,9 @@ def test_it_is_the_version_it_claims(control_plane: ControlPlane) -> None:
     assert version["gitVersion"].startswith(f"v{control_plane.version}.")
 
 
-def test_the_scheduler_binds_a_pod_to_the_node_that_its_selector_names(
-    control_plane: ControlPlane,
-    namespace: str,
-) -> None:
+@pytest.mark.slow
+def test_the_scheduler_binds_a_pod_to_the_node_that_its_selector_names(scheduler: ControlPlane, namespace: str) -> None:
+    control_plane = scheduler
     control_plane.add_node(f"{namespace}-a", labels={"pool": f"{namespace}-a"})
     client = control_plane.add_node(f"{namespace}-b", labels={"pool": f"{namespace}-b"})
     client.create(pod("cart", nodeSelector={"pool": f"{namespace}-b"}), namespace=namespace)
@@ -36,7 +35,9 @@ def test_the_scheduler_binds_a_pod_to_the_node_that_its_selector_names(
     )
 
 
-def test_the_scheduler_leaves_a_pod_pending_that_tolerates_no_node(control_plane: ControlPlane, namespace: str) -> None:
+@pytest.mark.slow
+def test_the_scheduler_leaves_a_pod_pending_that_tolerates_no_node(scheduler: ControlPlane, namespace: str) -> None:
+    control_plane = scheduler
     taint = {"key": "pool", "value": "virtual", "effect": "NoSchedule"}
     client = control_plane.add_node(f"{namespace}-v", labels={"pool": namespace}, taints=[taint])
     client.create(pod("cart", nodeSelector={"pool": namespace}), namespace=namespace)

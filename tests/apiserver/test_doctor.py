@@ -621,6 +621,7 @@ BREAKS: Final = (
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.name)
+@pytest.mark.slow
 def test_what_is_broken_is_said_by_its_check_and_by_no_other(cluster: Cluster, case: Break) -> None:
     before = cluster.doctor()
     with case.broken(cluster):
@@ -644,6 +645,7 @@ def test_what_is_broken_is_said_by_its_check_and_by_no_other(cluster: Cluster, c
     )
 
 
+@pytest.mark.slow
 def test_a_hanging_webhook_is_told_from_one_that_refuses(cluster: Cluster) -> None:
     with stopped(cluster):
         assert "as long as the timeout" in cluster.doctor()["end-to-end"]["hint"]

@@ -17,6 +17,8 @@ from tests.parts.oracle import Oracle, Verdict
 from webhook.rules.nodes import Node, NodeIndex, NodeIndexBuilder, NodeRules, feasible_nodes
 from webhook.rules.objects import Pod
 
+pytestmark = pytest.mark.slow
+
 Document = dict[str, Any]
 T = TypeVar("T")
 

@@ -88,6 +88,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield made
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_works_as_printed(reader: Reader) -> None:
     said = {command: _after(reader, command) for command in commands()}
     assert len(said) > 12, "the page's commands were found"

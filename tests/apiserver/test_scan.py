@@ -143,6 +143,7 @@ def test_a_replica_set_of_another_controller_is_asked_for_its_maker(
     assert (row["advice"], row["pods"]["lost"]) == ("restart", 1)
 
 
+@pytest.mark.slow
 def test_everything_is_read_in_pages(control_plane: ControlPlane, facts: Api, shop: str) -> None:
     """More pods than a page holds."""
     made = facts.create({**deployment("many"), "kind": "ReplicaSet"}, namespace=shop)
@@ -177,6 +178,7 @@ def grant(api: Api, name: str, *, namespace: str, pods_in: str) -> None:
         api.create(binding, namespace=where)
 
 
+@pytest.mark.slow
 def test_what_may_not_be_read_is_named(control_plane: ControlPlane, facts: Api, shop: str) -> None:
     made = facts.create(deployment("web"), namespace=shop)
     made_by(facts, made, 1, "REDIRECT", namespace=shop, app="web")

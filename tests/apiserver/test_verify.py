@@ -120,6 +120,7 @@ def test_one_replica_that_loses_it_is_enough(shop: Shop) -> None:
     assert [each["mode"] for each in told["pods"]] == ["TPROXY", "TPROXY"]
 
 
+@pytest.mark.slow
 def test_whatever_makes_pods_may_be_named(shop: Shop) -> None:
     shop.pod("reviews-1").write(PRESERVED)
     shop.make("Deployment")

@@ -109,6 +109,7 @@ def _delete_nodes(plane: ControlPlane, prefix: str) -> None:
             client.delete("v1", "Node", node["metadata"]["name"])
 
 
+@pytest.mark.slow
 def test_more_nodes_than_a_page_holds_are_all_there(control_plane: ControlPlane) -> None:
     def write(number: int) -> None:
         _write_node(control_plane, f"paged-{number}", CENTOS if number % 3 == 0 else UBUNTU, pool=f"p{number % 7}")
@@ -121,6 +122,7 @@ def test_more_nodes_than_a_page_holds_are_all_there(control_plane: ControlPlane)
     _delete_nodes(control_plane, "paged-")
 
 
+@pytest.mark.slow
 def test_nodes_that_churn_end_as_they_are_stored(control_plane: ControlPlane) -> None:
     dice = random.Random(7)  # noqa: S311  # reproducible, no secret
     client = control_plane.client()
@@ -221,6 +223,7 @@ def test_a_status_that_is_right_is_written_once_however_many_replicas(control_pl
         wait_for(lambda: writes() == 2, writes)
 
 
+@pytest.mark.slow
 def test_other_node_rules_classify_all_nodes_anew(control_plane: ControlPlane, crd: None) -> None:
     client = control_plane.client()
     _write_node(control_plane, "ruled-1", "Rocky Linux 8.10")
@@ -240,6 +243,7 @@ def test_other_node_rules_classify_all_nodes_anew(control_plane: ControlPlane, c
     client.delete("v1", "Node", "ruled-1")
 
 
+@pytest.mark.slow
 def test_a_lost_api_server_changes_nothing_but_the_age(control_plane: ControlPlane) -> None:
     _write_node(control_plane, "kept-1", UBUNTU)
     with watching(control_plane.kubeconfig) as source:
@@ -253,6 +257,7 @@ def test_a_lost_api_server_changes_nothing_but_the_age(control_plane: ControlPla
         wait_for(lambda: "kept-1" not in _as_known(source), source.ages)
 
 
+@pytest.mark.slow
 def test_a_compacted_version_forces_a_list_that_sees_what_was_missed(control_plane: ControlPlane) -> None:
     client = control_plane.client()
     _write_node(control_plane, "missed-1", UBUNTU)
@@ -281,6 +286,7 @@ def _requests(plane: ControlPlane, verb: str) -> float:
 
 
 @pytest.mark.parametrize("source_of_tokens", ["tokenFile", "exec"])
+@pytest.mark.slow
 def test_a_token_that_was_replaced_is_read_again(
     control_plane: ControlPlane,
     namespace: str,

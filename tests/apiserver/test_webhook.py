@@ -299,6 +299,7 @@ def test_a_policy_takes_effect_and_tells_that_it_was_accepted(webhook: Deployed,
     eventually(lambda: METHOD not in labels())
 
 
+@pytest.mark.slow
 def test_a_thousand_pods_at_once_are_all_decided(webhook: Deployed, shop: str) -> None:
     def create(number: int) -> bool:
         made = webhook.api.create(pod(f"p-{number}", nodeSelector={"pool": "general"}), namespace=shop)
@@ -323,8 +324,11 @@ def test_a_dead_process_breaks_nothing_and_a_new_one_is_right_again(webhook: Dep
     assert injected_mode(made) == "TPROXY"
 
 
-def test_the_scheduler_binds_only_to_nodes_that_we_called_feasible(webhook: Deployed, shop: str) -> None:
-    api, plane = webhook.api, webhook.plane
+@pytest.mark.slow
+def test_the_scheduler_binds_only_to_nodes_that_we_called_feasible(
+    webhook: Deployed, shop: str, scheduler: ControlPlane
+) -> None:
+    api, plane = webhook.api, scheduler
     labels = {"pool": "bound"}
     plane.add_node("bound-1", labels=labels)
     plane.add_node("bound-2", labels=labels, os_image=CENTOS, taints=[{"key": "old", "effect": "NoSchedule"}])

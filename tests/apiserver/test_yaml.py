@@ -84,6 +84,7 @@ def test_a_text_stays_the_text_that_it_is(kubectl: KubectlYaml, text: str) -> No
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(objects, min_size=1, max_size=3))
+@pytest.mark.slow
 def test_any_object_is_to_kubectl_what_it_was(kubectl: KubectlYaml, given_objects: list[dict[str, Any]]) -> None:
     printed = yaml_of(*given_objects)
     found = kubectl.read(printed.encode())

@@ -68,18 +68,26 @@ PARTS: Final = {
             packages={
                 "etcd": "go.etcd.io/etcd/server/v3",
                 "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-                "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
                 "kubectl": "k8s.io/kubernetes/cmd/kubectl",
             },
             ldflags=_kubernetes("1.37.2"),
         ),
         Part(
+            name="scheduler-1.37",
+            module="kube137",
+            packages={"kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler"},
+            ldflags=_kubernetes("1.37.2"),
+        ),
+        Part(
             name="kube-1.33",
             module="kube133",
-            packages={
-                "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-                "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
-            },
+            packages={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
+            ldflags=_kubernetes("1.33.13"),
+        ),
+        Part(
+            name="scheduler-1.33",
+            module="kube133",
+            packages={"kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler"},
             ldflags=_kubernetes("1.33.13"),
         ),
         Part(

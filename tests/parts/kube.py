@@ -161,12 +161,11 @@ class ControlPlane:
         write_kubeconfig(self.kubeconfig, url=self.url, ca=self.ca, token=self._token)
         self.etcd = self._process("etcd", self._etcd_flags(peer_port))
         self.api_server = self._process("kube-apiserver", self._api_server_flags())
-        self.scheduler = self._process("kube-scheduler", self._component_flags())
         self.controller_manager = self._process("kube-controller-manager", self._controller_manager_flags())
         self.etcd.start()
         self.start_api_server()
         if self._scheduled:
-            self.scheduler.start()
+            self.start_scheduler()
         if self._controllers:
             client = self.client()
             self.controller_manager.start()
@@ -174,6 +173,12 @@ class ControlPlane:
                 lambda: client.find("v1", "ServiceAccount", "default", namespace="default"),
                 what="the default ServiceAccount",
             )
+
+    def start_scheduler(self) -> None:
+        """Start kube-scheduler, where the control plane began without it."""
+        self._binaries.update(binaries(f"scheduler-{self.version}"))
+        self.scheduler = self._process("kube-scheduler", self._component_flags())
+        self.scheduler.start()
 
     def stop(self) -> None:
         """Stop everything and give the ports back; data and logs stay."""

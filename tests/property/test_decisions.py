@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Final
 
 import jsonpatch
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.property import clusters, documents as made, plain
@@ -163,6 +164,7 @@ def test_nodes_decide_as_the_plain_loop_does(nodes: list[Document], spec: Docume
     assert bool(decision.patch) == (decision.reason is Reason.TPROXY)
 
 
+@pytest.mark.slow
 def test_the_clusters_made_here_reach_every_reason() -> None:
     """Else the laws would say little."""
     reached: Counter[Reason] = Counter()

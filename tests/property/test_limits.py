@@ -108,7 +108,7 @@ def assert_bounded(decision: Decision, answer: bytes) -> None:
         assert annotation.isprintable()
 
 
-@pytest.mark.parametrize("length", [1, 300, 17_000, 3_000_000])
+@pytest.mark.parametrize("length", [1, 300, 17_000, pytest.param(3_000_000, marks=pytest.mark.slow)])
 def test_whatever_is_written_where_the_answer_is_small_and_in_one_line_each(length: int) -> None:
     text = (NASTY * (length // len(NASTY) + 1))[:length]
     for document in written(text):
@@ -155,6 +155,7 @@ class _Watched(dict[str, str]):
         return super().__contains__(key)
 
 
+@pytest.mark.slow
 def test_every_annotation_that_a_question_reads_is_bounded() -> None:
     """The list of those that are read is complete."""
     seen: set[str] = set()

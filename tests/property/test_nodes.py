@@ -73,6 +73,7 @@ def test_every_operator_on_every_key_and_taint(nodes: list[Document]) -> None:
     tolerations=st.lists(made.tolerations, min_size=17, max_size=60),
     terms=st.none() | st.lists(made.terms, min_size=17, max_size=60),
 )
+@pytest.mark.slow
 def test_more_tolerations_and_terms_than_are_taken_one_by_one(
     nodes: list[Document], tolerations: list[Document], terms: list[Document] | None
 ) -> None:
@@ -304,5 +305,5 @@ class Churn(RuleBasedStateMachine):
         self.collector.replace_nodes(builder)
 
 
-TestChurn = Churn.TestCase
+TestChurn = pytest.mark.slow(Churn.TestCase)
 TestChurn.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.bench import bombs
 from tests.serve.server import Server
 
@@ -43,6 +45,7 @@ def hostile(number: int) -> dict[str, Any]:
     return kinds[number % len(kinds)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_different_hostile_objects_leave_nothing_behind(server: Server) -> None:
     connection = server.connect()
 

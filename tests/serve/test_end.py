@@ -38,6 +38,7 @@ def _start(folder: Path, cluster: str) -> tuple[list[str], Path]:
 
 
 @pytest.mark.parametrize("kinds", [*([kind] for kind in HALF_SENT), list(HALF_SENT)], ids="+".join)
+@pytest.mark.slow
 def test_whatever_is_half_sent_the_end_comes(tmp_path: Path, cluster: str, kinds: list[str]) -> None:
     with Server(tmp_path, "--state", cluster, "--drain-seconds", str(DRAIN_SECONDS)) as server, ExitStack() as stack:
         for kind in kinds:

@@ -54,6 +54,7 @@ async def is_answered(server: Serving) -> None:
 
 
 @pytest.mark.parametrize("more", ["", "X-Odd: 1\r\n"], ids=["the fast path", "aiohttp"])
+@pytest.mark.slow
 def test_bodies_that_never_end_hold_no_more_than_the_budget(run: Run, more: str) -> None:
     async def scenario(server: Serving) -> None:
         peers = server.reviews.peers
@@ -74,6 +75,7 @@ def test_bodies_that_never_end_hold_no_more_than_the_budget(run: Run, more: str)
     run(scenario, SMALL)
 
 
+@pytest.mark.slow
 def test_connections_that_never_ask_make_room_for_those_that_do(run: Run) -> None:
     async def scenario(server: Serving) -> None:
         peers = server.reviews.peers

@@ -78,6 +78,7 @@ def test_a_file_that_is_written_slowly_is_never_believed_by_half(tmp_path: Path,
         assert server.log.read_text().count("reloaded changed files") == 1
 
 
+@pytest.mark.slow
 def test_what_can_t_be_used_is_said_once_and_used_when_it_can(tmp_path: Path, state: Path) -> None:
     nodes = state / "nodes.yaml"
     whole = nodes.read_text()

@@ -148,6 +148,18 @@ class Compatibility:
     rule: str
 
 
+@lru_cache(maxsize=256)
+def _said(rule: str, *, supported: bool) -> Compatibility:
+    """Return the one object that says so: of most nodes the same is said."""
+    return Compatibility(supported, rule)
+
+
+@lru_cache(maxsize=256)
+def _shape(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the one tuple that equals *keys*: nodes of one kind have the same labels."""
+    return keys
+
+
 def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     """
     Return whether *node* supports TPROXY: the operator's label first, then what is known of it, then the table.
@@ -158,19 +170,19 @@ def compatibility(node: Node, rules: NodeRules) -> Compatibility:
     word = labels.get(wellknown.NODE_TPROXY)
     if word is not None:
         said = "" if word in {"supported", "unsupported"} else ", which must be supported or unsupported"
-        return Compatibility(word == "supported", f"label {wellknown.NODE_TPROXY}={word}{said}")
+        return _said(f"label {wellknown.NODE_TPROXY}={word}{said}", supported=word == "supported")
     info = _info(node)
     if info is None or not (info.os_image or info.kernel_version or info.operating_system):
-        return Compatibility(supported=False, rule="no nodeInfo yet")
+        return _said("no nodeInfo yet", supported=False)
     system = _system(labels, info)
     if system not in _LINUX:
-        return Compatibility(supported=False, rule=f"operatingSystem {system}")
+        return _said(f"operatingSystem {system}", supported=False)
     if not (info.os_image or info.kernel_version):
-        return Compatibility(supported=False, rule="neither osImage nor kernelVersion is known")
+        return _said("neither osImage nor kernelVersion is known", supported=False)
     for rule in rules.rules:
         if rule.matches(labels, info):
-            return Compatibility(rule.supported, f"rule {rule.name}")
-    return Compatibility(supported=True, rule="no rule matches")
+            return _said(f"rule {rule.name}", supported=rule.supported)
+    return _said("no rule matches", supported=True)
 
 
 def _info(node: Node) -> NodeInfo | None:
@@ -207,7 +219,9 @@ class IndexedNode:
     """What the index keeps of a node: enough to take it out again and to name it."""
 
     slot: int
-    labels: Mapping[str, str]
+    keys: tuple[str, ...]
+    """Of its labels; nodes of one kind share them, which is a quarter of what an index holds."""
+    values: tuple[str, ...]
     taints: tuple[tuple[TaintKey, str], ...]
     unschedulable: bool
     os_image: str
@@ -216,6 +230,11 @@ class IndexedNode:
     """Whether a Linux sidecar can run there at all: what the operator's label says does not change it."""
     provider: str = ""
     """Whose machine it is: of spec.providerID what stands before `://`."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Its labels, as many as are read."""
+        return dict(zip(self.keys, self.values, strict=True))
 
 
 @dataclass(slots=True)
@@ -631,20 +650,22 @@ class NodeIndexBuilder:
         taints = _repelling(tainted, self.rules.transient_taints)
         return IndexedNode(
             slot,
-            self._share(labels),
+            _shape(tuple(labels)),
+            self._shared_values(node.metadata.name, labels),
             taints,
             bool(spec.unschedulable),
-            info.os_image if info is not None else "",
+            intern(info.os_image) if info is not None else "",
             _BEYOND if beyond else compatibility(node, self.rules),
             _system(node.metadata.labels or {}, info) in _LINUX,
             _provider(spec.provider_id),
         )
 
-    def _share(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """Keep a value that many nodes have once: a cluster's zones and pools are few, its hostnames are not."""
-        return {
-            key: intern(value) if self._keys.distinct(key) < MANY_VALUES else value for key, value in labels.items()
-        }
+    def _shared_values(self, name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        """Keep a value that many nodes have once: a cluster's zones and pools are few, its hostnames are names."""
+        return tuple(
+            name if value == name else intern(value) if self._keys.distinct(key) < MANY_VALUES else value
+            for key, value in labels.items()
+        )
 
     def _take_slot(self, name: str) -> int:
         if self._free:
@@ -664,7 +685,7 @@ class NodeIndexBuilder:
             self._supported |= bit
         if entry.runs_linux:
             self._linux |= bit
-        for key, value in entry.labels.items():
+        for key, value in zip(entry.keys, entry.values, strict=True):
             self._keys.add(key, value, entry.slot)
         for taint, value in entry.taints:
             self._taints.add(taint, value, entry.slot)
@@ -675,7 +696,7 @@ class NodeIndexBuilder:
         self._cordoned &= rest
         self._supported &= rest
         self._linux &= rest
-        for key, value in entry.labels.items():
+        for key, value in zip(entry.keys, entry.values, strict=True):
             self._keys.discard(key, value, entry.slot)
         for taint, value in entry.taints:
             self._taints.discard(taint, value, entry.slot)

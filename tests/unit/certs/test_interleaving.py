@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
+import pytest
 from cryptography.x509 import Certificate, DNSName
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings as budget, strategies as st
@@ -187,6 +188,7 @@ def happen(moments: Moments, kind: str, value: Any) -> None:
     moments.check()
 
 
+@pytest.mark.slow
 class TestLaws:
     """Whatever is interleaved with whatever."""
 

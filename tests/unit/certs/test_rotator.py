@@ -819,6 +819,7 @@ EVENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 class TestLaws:
     """At every moment every served leaf verifies against every caBundle."""
 

@@ -186,6 +186,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_bar_is_for_terminals_and_what_takes_long() -> None:
     assert "reading [files]" in at_terminal(BAR % 0.3, 100)
     assert at_terminal(BAR % 0.01, 100) == "done\r\n"
