@@ -86,7 +86,9 @@ class EncryptedTransport(asyncio.Transport):
         super().__init__()
         try:
             accepted.getpeername()
-            self._socket = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            self._socket = context.wrap_socket(
+                accepted, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
         except OSError:
             accepted.close()
             raise
@@ -152,12 +154,16 @@ class EncryptedTransport(asyncio.Transport):
                 data = self._socket.recv(RECORD_BYTES)
             except ssl.SSLWantReadError:
                 return
+            except ssl.SSLEOFError:  # it has gone without a goodbye, as it may
+                self._tell(self._protocol.eof_received)
+                self._end(None)
+                return
             except OSError as error:  # also where a peer changes its key and reads nothing: it can't be told
                 self._end(error)
                 return
             if not data:
                 self._tell(self._protocol.eof_received)
-                self.close()
+                self._close_after_the_peer()
                 return
             try:
                 self._protocol.data_received(data)
@@ -268,6 +274,15 @@ class EncryptedTransport(asyncio.Transport):
         if not self._pending:
             self._say_goodbye()
 
+    def _close_after_the_peer(self) -> None:
+        """Close; where all is sent there is nothing to wait for."""
+        if self._pending or self._closing:
+            self.close()
+            return
+        with contextlib.suppress(OSError):
+            self._socket.unwrap()
+        self._end(None)
+
     def _say_goodbye(self) -> None:
         """Close our side; until the peer's is closed what it sends is read, since a reset would take our last words."""
         try:
@@ -302,6 +317,7 @@ class EncryptedTransport(asyncio.Transport):
         self._stop_writing()
         self._pending.clear()
         self._socket.close()
+        del self._connection  # which holds the transport: what has ended is not left to the garbage collector
         protocol, self._protocol = self._protocol, _NOBODY
         if protocol is not _NOBODY:
             self._loop.call_soon(protocol.connection_lost, error)
