@@ -71,6 +71,10 @@ def goals(results: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     fastest = results["latency"][HAND_TUNED]["8000"]
     if fastest:
         bounds[8_000] = round(fastest["p99"] * 1e3, 1)  # as the hand-tuned Go server
+    ours = results["latency"][OURS]["8000"]
+    if ours and not fastest:
+        answered = f"{ours['p99'] * 1e3:.2f} ms"
+        rows.append(("p99 at 8,000/s on one core", "hand-tuned Go's: over capacity", answered, True))
     for rate, bound in bounds.items():
         measured = results["latency"][OURS][str(rate)]
         row(f"p99 at {rate:,}/s on one core", measured["p99"] * 1e3 if measured else float("inf"), bound, " ms")

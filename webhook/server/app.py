@@ -28,7 +28,7 @@ REVIEWS_PART: Final = 3, 8
 """
 Of the memory, what callers may hold.
 
-The rest is for what they can't make larger: the interpreter and the facts of 5,000 nodes (74 MiB at most, in a relist),
+The rest is for what they can't make larger: the interpreter and the facts of 5,000 nodes (68 MiB at most, in a relist),
 one body as it is decoded, and what allocators and the kernel hold beside.
 """
 PROBES_PART: Final = 32

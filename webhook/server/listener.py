@@ -124,19 +124,15 @@ class Listener:
                 self.peers.count(reason)
                 connection.forgotten()
 
-        try:
-            connection.connecting = EncryptedTransport(
-                accepted,
-                context,
-                connection,
-                protocol,
-                handshake_seconds=HANDSHAKE_SECONDS,
-                closing_seconds=CLOSING_SECONDS,
-                shaken=shaken,
-            )
-            self._opening[connection.connecting] = connection
-        except OSError:
-            shaken(Ended.HANDSHAKE_FAILED)
+        connection.connecting = EncryptedTransport(
+            accepted,
+            context,
+            protocol,
+            handshake_seconds=HANDSHAKE_SECONDS,
+            closing_seconds=CLOSING_SECONDS,
+            shaken=shaken,
+        )
+        self._opening[connection.connecting] = connection
 
     def _open(self, accepted: socket.socket, connection: Connection, protocol: asyncio.Protocol) -> None:
         task = asyncio.get_running_loop().create_task(self._connect(accepted, connection, protocol))

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import ctypes
+import ctypes.util
 import shutil
 import socket
 import ssl
@@ -16,9 +18,8 @@ import pytest
 import uvloop
 
 from certs.authority import issue_ca, issue_leaf
-from webhook.server.connection import Connection
-from webhook.server.encrypted import RECORD_BYTES, EncryptedTransport
-from webhook.server.peers import HANDSHAKE_BYTES, Ended, Peers
+from webhook.server.encrypted import EMPTY_RECORDS, RECEIVED_BYTES, RECORD_BYTES, RECORDS, EncryptedTransport
+from webhook.server.peers import Ended
 
 SECONDS: Final = 30.0
 HOST: Final = "127.0.0.1"
@@ -29,7 +30,7 @@ class Heard(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: EncryptedTransport
-        self.data = b""
+        self.data = bytearray()
         self.pieces: list[int] = []
         self.calls: list[str] = []
         self.lost: list[Exception | None] = []
@@ -75,7 +76,6 @@ class Stage:
         self.context.num_tickets = 0
         self.client = ssl.create_default_context(cafile=str(self.ca))
         self.listening = socket.create_server((HOST, 0))
-        self.peers = Peers(1 << 30, lambda _: None)
         self.shaken: list[Ended | None] = []
 
     def accepted(self, heard: Heard, *, handshake_seconds: float = SECONDS) -> EncryptedTransport:
@@ -83,15 +83,12 @@ class Stage:
         accepted, _ = self.listening.accept()
         accepted.settimeout(0)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
-        connection = Connection(self.peers, self.peers.source(HOST))
-        assert self.peers.enter(connection, HANDSHAKE_BYTES)
         return EncryptedTransport(
             accepted,
             self.context,
-            connection,
             heard,
             handshake_seconds=handshake_seconds,
-            closing_seconds=0.5,
+            closing_seconds=2,
             shaken=self.shaken.append,
         )
 
@@ -199,6 +196,102 @@ def test_what_is_sent_comes_whole(stage: Stage, run: Run, size: int) -> None:
         await asyncio.to_thread(client.unwrap)
         await until(lambda: heard.lost == [None])
         assert heard.calls == ["made", "eof"]
+        client.close()
+
+    run(scenario())
+
+
+class Records:
+    """A client whose records are sent as the test wants them: cut, or many in one piece."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.socket = stage.plain()
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = stage.client.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST)
+
+    def shake(self, step: int) -> None:
+        """Shake hands, *step* bytes at a time."""
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.send(self.outgoing.read(), step)
+                self.incoming.write(self.socket.recv(1 << 16))
+            else:
+                self.send(self.outgoing.read(), step)
+                return
+
+    def records(self, *texts: bytes) -> bytes:
+        """Return a record of each text."""
+        for text in texts:
+            self.tls.write(text)
+        return self.outgoing.read()
+
+    def send(self, data: bytes, step: int) -> None:
+        """Send *data*, *step* bytes at a time."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), step):
+            self.socket.sendall(data[at : at + step])
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 23, 1_000_000])
+def test_records_come_in_whatever_pieces(stage: Stage, run: Run, step: int) -> None:
+    """The handshake's too; and many in one piece are all read, in turns."""
+
+    async def scenario() -> None:
+        heard, client = Heard(), Records(stage)
+        stage.accepted(heard)
+        await asyncio.to_thread(client.shake, step)
+        texts = [bytes([number % 251]) * (number % 7 + 1) for number in range(3 * RECORDS + 1)]
+        await asyncio.to_thread(client.send, client.records(*texts), step)
+        await until(lambda: len(heard.data) == len(b"".join(texts)))
+        assert heard.data == b"".join(texts)
+        assert heard.pieces == list(map(len, texts))
+        client.socket.close()
+        await until(lambda: heard.lost == [None])
+
+    run(scenario())
+
+
+def test_who_stops_in_a_record_holds_no_more_than_it(stage: Stage, run: Run) -> None:
+    async def scenario() -> None:
+        heard, client = Heard(), Records(stage)
+        stage.accepted(heard)
+        await asyncio.to_thread(client.shake, 1 << 20)
+        heard.on_data = lambda _: heard.transport.pause_reading()
+        sent = client.records(*(bytes([number]) * RECORD_BYTES for number in range(8)))
+        await asyncio.to_thread(client.send, sent[:-1], 1 << 20)
+        for number in range(1, 8):
+            await until(lambda: len(heard.pieces) == number)  # noqa: B023  # it is waited for here
+            await asyncio.sleep(0.01)
+            assert len(heard.pieces) == number
+            assert len(heard.transport._left) <= RECEIVED_BYTES
+            heard.transport.resume_reading()
+        await asyncio.sleep(0.01)
+        assert len(heard.pieces) == 7
+        await asyncio.to_thread(client.send, sent[-1:], 1)
+        await until(lambda: len(heard.pieces) == 8)
+        assert heard.data == b"".join(bytes([number]) * RECORD_BYTES for number in range(8))
+        heard.transport.abort()
+        client.socket.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x17\x03\x03\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b"\x17\x03\x03\x00\x00", b"\x14\x03\x03\x00\x01\x01"],
+    ids=["a record that is too long", "no record", "an empty record", "a change of ciphers"],
+)
+def test_what_is_no_record_ends_it(stage: Stage, run: Run, garbage: bytes) -> None:
+    async def scenario() -> None:
+        heard, client = await stage.opened()
+        await asyncio.to_thread(client.sendall, b"x")
+        await until(lambda: heard.data == b"x")
+        socket.socket.sendall(client, garbage)
+        await until(lambda: heard.lost)
+        assert isinstance(heard.lost[0], ssl.SSLError)
+        assert heard.data == b"x"
         client.close()
 
     run(scenario())
@@ -391,5 +484,87 @@ def test_a_peer_may_change_its_key(stage: Stage, run: Run) -> None:
         client.stdin.close()
         await until(lambda: heard.lost)
         await client.wait()
+
+    run(scenario())
+
+
+class KeyChanger:
+    """A client of OpenSSL's own library: Python's `ssl` can't change keys."""
+
+    def __init__(self, port: int) -> None:
+        library = ctypes.util.find_library("ssl")
+        assert library is not None, "apt-get install libssl3"
+        self._ssl = ctypes.CDLL(library)
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(self._ssl, name).restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(self._ssl.SSL_CTX_new(ctypes.c_void_p(self._ssl.TLS_client_method())))
+        self._connection = ctypes.c_void_p(self._ssl.SSL_new(self._context))
+        self.socket = socket.create_connection((HOST, port))
+        self._ssl.SSL_set_fd(self._connection, self.socket.fileno())
+        assert self._ssl.SSL_connect(self._connection) == 1
+
+    def change(self, *, asking: bool) -> bool:
+        """Send a new key, *asking* for one in return; return whether that was possible."""
+        assert self._ssl.SSL_key_update(self._connection, int(asking)) == 1
+        return bool(self._ssl.SSL_do_handshake(self._connection) == 1)
+
+    def write(self, data: bytes) -> None:
+        assert self._ssl.SSL_write(self._connection, data, len(data)) == len(data)
+
+    def close(self) -> None:
+        self._ssl.SSL_free(self._connection)
+        self._ssl.SSL_CTX_free(self._context)
+        self.socket.close()
+
+
+@pytest.mark.parametrize("asking", [False, True], ids=["new keys", "new keys of both"])
+def test_who_only_changes_its_key_is_ended_and_keeps_nobody_waiting(stage: Stage, run: Run, *, asking: bool) -> None:
+    """Ten thousand at once took OpenSSL a second, in one call."""
+
+    def flood(client: KeyChanger) -> int:
+        return next((number for number in range(10_000) if not client.change(asking=asking)), 10_000)
+
+    async def scenario() -> None:
+        heard, (host, port) = Heard(), stage.listening.getsockname()
+        assert host == HOST
+        begun = asyncio.get_running_loop().run_in_executor(None, KeyChanger, port)
+        stage.accepted(heard)
+        client = await begun
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while not heard.lost:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        sent = await asyncio.to_thread(flood, client)
+        await counting
+        assert sent < 10_000
+        assert "without data" in str(heard.lost[0])
+        assert turns > EMPTY_RECORDS // RECORDS
+        client.close()
+
+    run(scenario())
+
+
+def test_new_keys_are_earned_by_data(stage: Stage, run: Run) -> None:
+    async def scenario() -> None:
+        heard, (_, port) = Heard(), stage.listening.getsockname()
+        begun = asyncio.get_running_loop().run_in_executor(None, KeyChanger, port)
+        stage.accepted(heard)
+        client = await begun
+
+        def talk() -> None:
+            for _ in range(EMPTY_RECORDS + 20):
+                assert client.change(asking=False)
+                client.write(b"x" * (1 << 20))
+
+        await asyncio.to_thread(talk)
+        await until(lambda: len(heard.data) == (EMPTY_RECORDS + 20) << 20)
+        assert heard.lost == []
+        client.close()
+        await until(lambda: heard.lost)
 
     run(scenario())
