@@ -201,7 +201,7 @@ def test_a_large_body_leaves_nothing_behind(run: Run) -> None:
         for client in clients:
             client.close()
 
-    run(scenario, SMALL)
+    run(scenario, 96 << 20)
 
 
 @pytest.mark.parametrize(

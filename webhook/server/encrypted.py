@@ -184,7 +184,7 @@ class EncryptedTransport(asyncio.Transport):
             if after > end and after - at <= LONGEST_BYTES and came[at] in _TYPES:
                 break
             # What is no record OpenSSL is given too: it knows what to answer.
-            self._incoming.write(came[at:after] if at or after < end else came)
+            self._incoming.write(memoryview(came)[at:after] if at or after < end else came)
             at = min(after, end)
             if self._shaken is not None:
                 self._shake()

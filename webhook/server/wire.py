@@ -18,6 +18,7 @@ from aiohttp.http import SERVER_SOFTWARE
 from webhook.server.clients import may_call
 from webhook.server.connection import Connection
 from webhook.server.edge import BODY_LIMIT, BODY_TOO_LATE, FULL, JSON, TEXT, State, refusal, reply
+from webhook.server.encrypted import RECEIVED_BYTES
 from webhook.server.handed import Handed, HandedServer
 from webhook.server.heads import BLANK_LINE, HEAD_LIMIT, Head, Heads
 from webhook.server.peers import Ended, Peers, Source
@@ -72,7 +73,7 @@ class ReviewServer:
 class ReviewProtocol(Connection, asyncio.Protocol):
     """One connection: requests are answered as their last byte comes, in order."""
 
-    __slots__ = ("_chunks", "_line", "_missing", "_reserved", "_server", "_turns", "_wanted")
+    __slots__ = ("_chunks", "_line", "_lined", "_missing", "_reserved", "_server", "_turns", "_wanted")
 
     def __init__(self, server: ReviewServer, source: Source) -> None:
         super().__init__(server.peers, source)
@@ -86,6 +87,8 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         """What it waits to be counted."""
         self._line = b""
         """What has come and is not looked at before it is its turn."""
+        self._lined = 0
+        """What is counted for it, and for what came with it."""
 
     @property
     def idle(self) -> bool:
@@ -182,8 +185,14 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         self._wait_in_line(len(data))
 
     def _wait_in_line(self, size: int) -> None:
-        """Read no more meanwhile: what was not asked for is left in the kernel, where it is bounded too."""
+        """Read no more meanwhile: what was not asked for is left in the kernel, or with what came in the same piece."""
         self.transport.pause_reading()
+        self._owe(size)
+
+    def _owe(self, size: int) -> None:
+        if not self._lined:
+            size += RECEIVED_BYTES
+        self._lined += size
         self.peers.owe(self, size)
 
     def turn(self) -> bool:
@@ -192,13 +201,14 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         if not data or self.writing_paused:
             return False
         self._line = b""
-        self.peers.give(self, len(data))
+        self.peers.give(self, self._lined)
+        self._lined = 0
         if self.transport.is_closing():
             return False
         rest = self._take(data)
         if rest and not self.transport.is_closing():
             self._line = rest
-            self.peers.owe(self, len(rest))
+            self._owe(len(rest))
             return not self.writing_paused
         if not self.writing_paused and not self._wanted and self in self._server.connections:
             self.transport.resume_reading()

@@ -81,32 +81,32 @@ def test_what_is_held_is_counted_and_given_back() -> None:
 
 def test_a_flood_of_one_address_takes_only_its_own_place() -> None:
     hall = Hall()
-    kept = hall.opened(API_SERVERS[0], 1_000, asked=True)
-    flood = hall.opened("10.9.9.9", 1_0000)
-    assert alive(kept) == 1_000
+    kept = hall.opened(API_SERVERS[0], 500, asked=True)
+    flood = hall.opened("10.9.9.9", 5000)
+    assert alive(kept) == 500
     assert hall.peers.held <= BUDGET
-    assert alive(flood) == BUDGET // OPEN_BYTES - 1_000
+    assert alive(flood) == BUDGET // OPEN_BYTES - 500
 
 
 def test_an_api_server_that_comes_back_finds_room_in_a_full_house() -> None:
     hall = Hall()
-    hall.opened("10.9.9.9", 1_0000)
-    returned = [hall.opened(address, 1_000, asked=True) for address in API_SERVERS]
-    assert [alive(each) for each in returned] == [1_000] * 3
-    hall.opened("10.9.9.9", 1_0000)
-    assert [alive(each) for each in returned] == [1_000] * 3
+    hall.opened("10.9.9.9", 5000)
+    returned = [hall.opened(address, 500, asked=True) for address in API_SERVERS]
+    assert [alive(each) for each in returned] == [500] * 3
+    hall.opened("10.9.9.9", 5000)
+    assert [alive(each) for each in returned] == [500] * 3
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["never asked", "asked once"])
-def test_each_of_a_few_addresses_is_left_1_000_whatever_one_other_does(*, asked: bool) -> None:
+def test_each_of_a_few_addresses_is_left_500_whatever_one_other_does(*, asked: bool) -> None:
     hall = Hall()
-    hall.opened("10.9.9.9", 1_0000, asked=asked)
+    hall.opened("10.9.9.9", 5000, asked=asked)
     hall.now += 10
-    returned = [hall.opened(address, 1_000, asked=True) for address in API_SERVERS]
+    returned = [hall.opened(address, 500, asked=True) for address in API_SERVERS]
     for _ in range(3):
         hall.now += 10
         hall.opened("10.9.9.9", 3000, asked=asked)
-    assert [alive(each) for each in returned] == [1_000] * 3
+    assert [alive(each) for each in returned] == [500] * 3
 
 
 def test_from_one_address_what_is_old_and_unfinished_goes_before_what_has_asked() -> None:
