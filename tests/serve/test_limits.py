@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import resource
+import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -178,6 +179,32 @@ def test_large_bodies_wait_for_room_and_are_all_answered(run: Run) -> None:
         assert server.by_aiohttp == 0
 
     run(scenario, 4 * SMALL)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4_095, 4_097])
+def test_a_body_in_whatever_pieces_takes_no_more_than_is_counted(run: Run, step: int) -> None:
+    """Each write is a TLS record of its own."""
+    size = min(1 << 20, 60_000 * step)
+    body = json.dumps(review({**POD, "metadata": {"name": "a", "annotations": {"x": "y" * size}}})).encode()
+
+    async def scenario(server: Serving) -> None:
+        client = await server.connect()
+        client.writer.write(head(len(body), timeout="30s"))
+        for at in range(0, len(body) - 1, step):
+            client.writer.write(body[at : min(at + step, len(body) - 1)])
+            if at % (step * 1_000) == 0:
+                await client.writer.drain()
+                await asyncio.sleep(0)  # which draining is not, where there is room
+        await until(lambda: server.reviews.connections)
+        [connection] = server.reviews.connections
+        await until(lambda: connection._missing == 1)
+        assert sum(map(sys.getsizeof, connection._chunks)) < 1.2 * len(body)
+        assert sys.getsizeof(connection._chunks) < 10_000
+        client.writer.write(body[-1:])
+        assert (await client.answer()).startswith(b"HTTP/1.1 200 ")
+        client.close()
+
+    run(scenario, 96 << 20)
 
 
 def test_a_large_body_leaves_nothing_behind(run: Run) -> None:

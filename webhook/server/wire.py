@@ -27,6 +27,8 @@ from webhook.server.turns import GAP_SECONDS, SLICE_SECONDS
 
 FIRST_SECONDS: Final = 30.0
 """From the handshake to the first byte; Go opens connections that it may not need."""
+SMALL_PIECE_BYTES: Final = 4096
+"""Pieces of a body that are shorter are put together."""
 SHUTDOWN_LEAST_SECONDS: Final = 0.1
 """aiohttp takes 0 for "no timeout"."""
 
@@ -79,7 +81,7 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         super().__init__(server.peers, source)
         self._server = server
         self._turns = server.state.turns
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._missing = 0
         self._reserved = 0
         """What is counted for the body that is under way."""
@@ -126,7 +128,7 @@ class ReviewProtocol(Connection, asyncio.Protocol):
         """Answer the request that *data* completes."""
         size = len(data)
         if self._chunks:
-            self._chunks.append(data)
+            self._add(data, size)
             self._missing -= size
             if self._missing > 0:
                 return
@@ -242,6 +244,18 @@ class ReviewProtocol(Connection, asyncio.Protocol):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, FULL)
             return
         self._timer = asyncio.get_running_loop().call_later(head.seconds, self._too_late)
+
+    def _add(self, data: bytes, size: int) -> None:
+        """Keep *data* too; small pieces together, since each alone takes thirty bytes and more, however short it is."""
+        chunks = self._chunks
+        if size >= SMALL_PIECE_BYTES:
+            chunks.append(data)
+            return
+        last = chunks[-1]
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            chunks.append(bytearray(data))
 
     def room(self) -> None:
         """Read the body on: there is room for all of it."""
