@@ -25,7 +25,7 @@ from tests.bench.bombs import BOMBS, review, write_hostile_cluster
 from tests.serve.server import Server
 
 NODES: Final = 5_000
-BUDGETS: Final = {"typical": 202_000, "small": 142_000, "large": 1_026_000, "service": 167_000, "skipped": 200_000}
+BUDGETS: Final = {"typical": 220_000, "small": 154_000, "large": 1_243_000, "service": 176_000, "skipped": 215_000}
 """Instructions a review, three in a hundred above what is measured; the goal for `typical` is 270 k measured."""
 INSTRUCTIONS_A_MS: Final = 5_000_000
 """
