@@ -195,7 +195,7 @@ def test_a_body_in_whatever_pieces_takes_no_more_than_is_counted(run: Run, step:
             if at % (step * 1_000) == 0:
                 await client.writer.drain()
                 await asyncio.sleep(0)  # which draining is not, where there is room
-        await until(lambda: server.reviews.connections)
+        await until(lambda: bool(server.reviews.connections))
         [connection] = server.reviews.connections
         await until(lambda: connection._missing == 1)
         assert sum(map(sys.getsizeof, connection._chunks)) < 1.2 * len(body)
