@@ -194,17 +194,12 @@ class EncryptedTransport(asyncio.Transport):
                 return
             if self._paused:
                 break
-        if at < end:
-            self._left = came[at:] if at else came
-            if not self._paused and end - at >= HEADER_BYTES and self._is_whole():
+        else:  # enough for one turn
+            if at < end:
                 self._loop.remove_reader(self._fd)
                 self._queued = self._loop.call_soon(self._take_the_rest)
-
-    def _is_whole(self) -> bool:
-        """Return whether a record is left that is complete, or none."""
-        left = self._left
-        size = HEADER_BYTES + (left[3] << 8 | left[4])
-        return size <= len(left) or size > LONGEST_BYTES or left[0] not in _TYPES
+        if at < end:
+            self._left = came[at:] if at else came
 
     def _take_the_rest(self) -> None:
         """Go on with what is left, and then with what comes."""
