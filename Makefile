@@ -13,9 +13,11 @@ TWO := -n 2 --dist loadfile
 FAST := tests/serve tests/property tests/cli tests/unit tests/tls tests/locks tests/docs
 # Building Istio takes longer than everything else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py
-PARTS := kube-1.37 expressions-1.37 yamls-1.37 helm
+# What Helm renders and installs; `make test` uses the newest, `make test-rest` the one before too.
+CHARTED := tests/deploy tests/apiserver/test_chart.py
+PARTS := kube-1.37 expressions-1.37 yamls-1.37 kubectl-1.37 helm-4
 # What `make test-rest` needs beside.
-REST := scheduler-1.37 filters-1.37 kube-1.33 scheduler-1.33 istio-1.31
+REST := scheduler-1.37 filters-1.37 kube-1.33 scheduler-1.33 istio-1.31 helm-3
 # The longest modules first, so that both processes end at about the same time.
 SUITES := tests/apiserver --ignore $(INJECTOR) tests/deploy tests/parts $(FAST)
 
@@ -56,6 +58,7 @@ test-rest: install-dev ## the tests that `make test-all` adds to `make test`
 	$(BIN)/python -m tests.parts.build $(PARTS) $(REST)
 	$(BIN)/pytest $(TWO) $(PYTEST) -m slow $(SUITES)
 	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
+	$(BIN)/pytest $(TWO) $(PYTEST) --helm 3 $(CHARTED)
 	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
 test-fast: install-dev ## the tests that need no Go
@@ -74,7 +77,7 @@ clean-coverage:
 
 proof: install-dev ## show with a real Istio and a real kernel that applications see their clients (root)
 	$(BIN)/python -m tests.proof.preflight
-	$(BIN)/python -m tests.parts.build kube-1.37 scheduler-1.37 kube-node-1.37 istio-1.31
+	$(BIN)/python -m tests.parts.build kube-1.37 kubectl-1.37 scheduler-1.37 kube-node-1.37 istio-1.31
 	$(BIN)/pytest $(PYTEST) -q --tb=short tests/proof
 
 proof-clean: ## remove network namespaces and processes that a killed `make proof` left (root)
@@ -84,7 +87,7 @@ chaos: install-dev ## cause faults under load on a real API server: rotations, r
 	$(BIN)/python -m tests.chaos $(PYTEST)
 
 monitoring: install-dev ## test the chart's alerts and dashboard with promtool and real metrics
-	$(BIN)/python -m tests.parts.build kube-1.37 prometheus
+	$(BIN)/python -m tests.parts.build kube-1.37 kubectl-1.37 prometheus
 	$(BIN)/pytest -q $(PYTEST) tests/monitoring
 
 dashboard: install-dev ## draw docs/dashboard.png from the metrics of the last `make chaos`
@@ -98,11 +101,11 @@ browser-test: install-dev ## test the HTML report in Chromium: filter, sort, acc
 	$(BIN)/pytest -q $(PYTEST) tests/browser
 
 release: install-dev ## create wheel, sdist, chart, bill of materials, Krew plugin and checksums in dist/
-	$(BIN)/python -m tests.parts.build helm
+	$(BIN)/python -m tests.parts.build helm-4
 	$(BIN)/python -m release $(RELEASE)
 
 release-test: install-dev ## create a release twice, compare the bytes, and use it
-	$(BIN)/python -m tests.parts.build helm
+	$(BIN)/python -m tests.parts.build helm-4
 	$(BIN)/pytest -q $(PYTEST) tests/release
 
 manifests: install-dev ## generate deploy/install.yaml from the chart
@@ -130,11 +133,14 @@ fmt: install-dev ## format, and fix automatically
 
 # A lock already there keeps its versions where they still fit, but for those that UPGRADE names:
 # `make lock UPGRADE=` adds what a .in file has new, `make lock UPGRADE='-P aiohttp'` renews one package.
-LOCKS := run build tracing dev bench browser go envoy oldest-pip uv sbom plot
+LOCKS := run build tracing dev bench browser go envoy clients oldest-pip uv sbom plot
+# What is unpacked and not imported needs nothing else.
+ALONE := clients
 UPGRADE ?= --upgrade
 lock: build/lock/.installed ## resolve the requirements again, without releases younger than a week
 	cd requirements && for name in $(LOCKS); do \
-	  ../build/lock/bin/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
+	  alone=$$(echo $(ALONE) | grep -qw $$name && echo --no-deps); \
+	  ../build/lock/bin/uv pip compile --quiet $(UPGRADE) $$alone --universal --python-version 3.11 --generate-hashes \
 	    --no-strip-extras --no-emit-index-url --no-emit-find-links --exclude-newer "$$(date -d '$(COOLDOWN)' +%F)" \
 	    --custom-compile-command 'make lock' -o $$name.txt $$name.in || exit 1; done
 

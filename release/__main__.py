@@ -18,7 +18,7 @@ import webhook
 from release import bill, chart, krew, packages
 from release.archive import write
 from release.commit import Commit, head, uncommitted
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 SUMS: Final = "SHA256SUMS"
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.parts.build import PIP_INSTALL, wheels
+from tests.parts.wheels import PIP_INSTALL, wheels
 
 LOCKS: Final = ("run", "tracing")
 """What the Dockerfile installs: the program, and its extra for traces."""

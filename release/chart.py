@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from release.archive import normalised, write
-from tests.parts.build import binaries
+from tests.parts.helm import helm_program
 
 KINDS: Final = {
     "Added": "added",
@@ -94,7 +94,7 @@ def package(sources: Path, out: Path, version: str, *, epoch: int) -> Path:
     described["annotations"] = annotations(sources, version)
     (chart / "Chart.yaml").write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
     out.mkdir(parents=True, exist_ok=True)
-    command = [str(binaries("helm")["helm"]), "package", str(chart), "--destination", str(out)]
+    command = [str(helm_program()), "package", str(chart), "--destination", str(out)]
     subprocess.run(command, check=True, capture_output=True)
     made = out / f"{described['name']}-{version}.tgz"
     return write(made, normalised(made.read_bytes(), epoch=epoch))

@@ -6,7 +6,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

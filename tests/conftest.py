@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import settings
 
+from tests.parts import helm
 from tests.parts.kube import VERSIONS
 
 settings.register_profile("no clock", deadline=None)
@@ -10,13 +11,19 @@ settings.load_profile("no clock")  # a busy machine is no fault
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that `make test-all` uses."""
+    """Add the options that `make test-rest` uses."""
     parser.addoption(
         "--kubernetes",
         choices=VERSIONS,
         default=VERSIONS[0],
         help="the minor that tests/apiserver runs on; with another than the newest, only what depends on it",
     )
+    parser.addoption("--helm", choices=helm.VERSIONS, default=helm.VERSIONS[0], help="the major version of Helm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the Helm of this run."""
+    helm.use(config.getoption("--helm"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

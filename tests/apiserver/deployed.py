@@ -24,7 +24,7 @@ def render(*arguments: str) -> list[dict[str, Any]]:
     """Return what `client-ip render` prints."""
     command = [sys.executable, "-m", "webhook.cli", "render", *arguments]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return list(yaml.safe_load_all(printed))
+    return list(yaml.load_all(printed, Loader=yaml.CSafeLoader))
 
 
 class Deployed:

@@ -242,7 +242,7 @@ def _assert_checked(cluster: Cluster, namespace: str, case: Case, made: Reply) -
         if element["reason"] != Reason.TOO_LARGE:  # which counts the tolerations that the API server adds
             assert element["cause"] == said["cause"]
     if case.object["kind"] in {"Pod", "Service"}:
-        (printed,) = yaml.safe_load_all(call("check", *options, "-o", "yaml", "-", given=given))
+        (printed,) = yaml.load_all(call("check", *options, "-o", "yaml", "-", given=given), Loader=yaml.CSafeLoader)
         mode, method, policy = _fields(printed)
         assert (mode, method) == _fields(made)[:2]
         assert policy in {_fields(made)[2], None}

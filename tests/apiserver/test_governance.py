@@ -17,7 +17,8 @@ from tests.cli.command import BIN
 from tests.docs.commands import joined
 from tests.docs.pages import Line, lines, spans
 from tests.parts.api import Api
-from tests.parts.build import ROOT, binaries
+from tests.parts.cache import ROOT
+from tests.parts.helm import helm_program
 from tests.parts.kube import ControlPlane
 from webhook.running.as_report import OPEN_REPORTS
 
@@ -48,7 +49,7 @@ class Reader:
         for name in ("deploy", "examples"):
             (self.folder / name).symlink_to(ROOT / name)
         (tools / "kubectl").symlink_to(plane.program("kubectl"))
-        (tools / "helm").symlink_to(binaries("helm")["helm"])
+        (tools / "helm").symlink_to(helm_program())
         clean = {key: each for key, each in os.environ.items() if not key.startswith(("CLIENT_IP_", "HELM_", "KUBE"))}
         found = os.pathsep.join(map(str, (tools, BIN, os.environ["PATH"])))
         self.environment = {**clean, "PATH": found, "HOME": str(self.folder), "KUBECONFIG": str(plane.kubeconfig)}

@@ -12,7 +12,7 @@ import yaml
 
 from tests.apiserver.deployed import eventually, render
 from tests.parts.api import Api, ApiError, Reply
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from tests.parts.kube import ControlPlane
 
 CASES: Final[list[dict[str, Any]]] = yaml.safe_load((Path(__file__).parent / "guard" / "cases.yaml").read_text())

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from tests.bench import behind, compare, handshakes, report, scale
 from tests.bench.compare import QUICK, WHOLE
-from tests.parts.build import ROOT, binaries
+from tests.parts.build import binaries
+from tests.parts.cache import ROOT
 
 JSON: Final = ROOT / "build" / "bench.json"
 GATE: Final = ROOT / "build" / "gate.json"

@@ -13,7 +13,8 @@ from typing import Any, Final
 from tests.bench.compare import NODES, PODS, RATES
 from tests.bench.servers import HAND_TUNED, OURS, REFERENCE, TITLES, interpreter
 from tests.docs.measured import commit
-from tests.parts.build import ROOT, binaries, go_command
+from tests.parts.build import binaries, go_command
+from tests.parts.cache import ROOT
 
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 PLOT: Final = ROOT / "docs" / "performance.svg"

@@ -34,7 +34,7 @@ from tests.bench.replayed import DEPLOYMENTS, PODS_EACH, deployment, injected_po
 from tests.bench.scale import memory
 from tests.docs.measured import commit
 from tests.parts.api import Api
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from tests.parts.kube import ControlPlane, write_kubeconfig
 from webhook.facts.cluster import open_cluster
 from webhook.rules.decision import Outcome, Reason

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from certs.authority import issue_ca, issue_leaf
-from tests.parts.build import PIP_INSTALL, ROOT, binaries
+from tests.parts.build import binaries
+from tests.parts.cache import ROOT
 from tests.parts.process import Ports, Process, wait_until
+from tests.parts.wheels import PIP_INSTALL
 from tests.serve.server import Server
 
 SERVER_CORE: Final = 0

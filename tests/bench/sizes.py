@@ -15,7 +15,7 @@ from typing import Any, Final
 from tests.bench import behind, compare
 from tests.docs.measured import commit, rewritten
 from tests.docs.pages import tables
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from tests.parts.kube import ControlPlane
 
 SIZES: Final = (1_000, 5_000, 50_000)

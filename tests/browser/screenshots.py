@@ -13,7 +13,7 @@ from typing import Any, Final
 from playwright.sync_api import sync_playwright
 
 from tests.browser.conftest import FLAGS
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from webhook.cli.scan import from_files
 from webhook.running.as_html import as_html
 from webhook.running.findings import OWNER_KEYS

@@ -29,7 +29,7 @@ def cluster_of(case: Case) -> list[dict[str, Any]]:
     return [*map(completed, nodes), *(load(ISTIO) if case.injectors else ()), *map(completed, case.facts)]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with `!times [NUMBER, TEXT]`, the text so often, and `!times [NUMBER, {…}]`, so many with `%d` counted."""
 
 
@@ -46,7 +46,7 @@ _Loader.add_constructor("!times", _times)
 
 def load(path: Path) -> list[dict[str, Any]]:
     """Return the documents of a YAML file."""
-    return [each for each in yaml.load_all(path.read_text(), Loader=_Loader) if each]  # a SafeLoader
+    return [each for each in yaml.load_all(path.read_text(), Loader=_Loader) if each]
 
 
 def cases() -> Iterator[Case]:

@@ -16,9 +16,10 @@ from types import FrameType
 from typing import Final
 
 from tests.chaos.preflight import missing, namespaces
-from tests.parts.build import ROOT, binaries, cache
+from tests.parts.build import binaries
+from tests.parts.cache import ROOT, cache
 
-PARTS: Final = ("kube-1.37", "helm", "prometheus")
+PARTS: Final = ("kube-1.37", "kubectl-1.37", "helm-4", "prometheus")
 INSIDE: Final = "CLIENT_IP_CHAOS_INSIDE"
 """Tells the suite that it is where it may change addresses and mounts."""
 PR_SET_PDEATHSIG: Final = 1

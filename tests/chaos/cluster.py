@@ -34,7 +34,8 @@ from tests.chaos.load import PER_SECOND, Call, Load
 from tests.chaos.prometheus import FAILS_OPEN, Prometheus, Watched
 from tests.chaos.report import Row
 from tests.parts.api import ApiError
-from tests.parts.build import ROOT, binaries
+from tests.parts.cache import ROOT
+from tests.parts.helm import helm_program
 from tests.parts.kube import ControlPlane
 
 ADDRESS: Final = "10.231.0.1"
@@ -62,9 +63,8 @@ LEAST_OF_LOAD: Final = 1 / 2
 
 def charted() -> list[dict[str, Any]]:
     """Return what the chart renders with its default values."""
-    helm = binaries("helm")["helm"]
     command = [
-        str(helm),
+        str(helm_program()),
         "template",
         NAME,
         str(ROOT / "deploy" / "chart"),
@@ -74,7 +74,7 @@ def charted() -> list[dict[str, Any]]:
         "1.30.0",
     ]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [each for each in yaml.safe_load_all(printed) if each]
+    return [each for each in yaml.load_all(printed, Loader=yaml.CSafeLoader) if each]
 
 
 class Lab:

@@ -19,7 +19,7 @@ from tests.chaos import report
 from tests.chaos.__main__ import INSIDE
 from tests.chaos.cluster import Lab
 from tests.docs.measured import commit
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 JSON: Final = ROOT / "build" / "chaos.json"
 DASHBOARD: Final = ROOT / "build" / "chaos-dashboard.json"

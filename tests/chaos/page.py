@@ -9,7 +9,7 @@ import json
 from typing import Any, Final
 
 from tests.docs.measured import commit, rewritten
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 PAGE: Final = ROOT / "docs" / "operations.md"
 MEASURED: Final = ROOT / "build" / "chaos.json"

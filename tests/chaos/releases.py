@@ -12,7 +12,7 @@ import yaml
 
 from tests.chaos.cluster import NAME, NAMESPACE, Lab
 from tests.chaos.kubelet import Template
-from tests.parts.build import binaries
+from tests.parts.helm import helm_program
 
 KEPT: Final = Path(__file__).parent / "previous"
 
@@ -37,7 +37,7 @@ def previous(folder: Path) -> Release:
     (chart,) = KEPT.glob("*.tgz")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    command = [str(binaries("helm")["helm"]), "template", NAME, str(chart), "--namespace", NAMESPACE]
+    command = [str(helm_program()), "template", NAME, str(chart), "--namespace", NAMESPACE]
     printed = subprocess.run([*command, "--kube-version", "1.30.0"], check=True, capture_output=True, text=True).stdout
     documents = [each for each in yaml.safe_load_all(printed) if each]
     # Its code comes first, and the checkout's, where `python -m` would look, not at all.

@@ -6,6 +6,7 @@ What the chart renders, by the real helm; and `deploy/install.yaml`, which is wh
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Final
 
 import yaml
 
-from tests.parts.build import ROOT, binaries
+from tests.parts.cache import ROOT
+from tests.parts.helm import helm_program
 from webhook.cli import admission, envoyfilter
 
 CHART: Final = ROOT / "deploy" / "chart"
@@ -54,7 +56,7 @@ def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBECONFIG"))}
     if kubeconfig is not None:
         environment["KUBECONFIG"] = str(kubeconfig)
-    command = [str(binaries("helm")["helm"]), *map(str, arguments)]
+    command = [str(helm_program()), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise HelmError(done.stderr.strip())
@@ -81,7 +83,7 @@ def settings(values: Mapping[str, Any], path: str = "") -> list[str]:
 
 def documents(text: str) -> list[dict[str, Any]]:
     """Return the objects in a YAML stream."""
-    return [each for each in yaml.safe_load_all(text) if each]
+    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
 
 
 def render(values: Mapping[str, Any] | None = None, *, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
@@ -102,8 +104,8 @@ def charted_files() -> dict[str, str]:
 
 
 def install_manifest() -> str:
-    """Return what `deploy/install.yaml` must be."""
-    return HEADER + template()
+    """Return what `deploy/install.yaml` must be: without the empty lines that Helm 4 leaves at ends of documents."""
+    return HEADER + re.sub(r"\n+(?=---\n|\Z)", "\n", template())
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from tests.apiserver.deployed import render as command
 from tests.deploy.manifests import CHART, NAMESPACE, RELEASE, HelmError, only, render, template
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 MODES: Final[Mapping[str, dict[str, Any]]] = {
     "secret": {},

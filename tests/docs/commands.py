@@ -15,7 +15,7 @@ import click
 import yaml
 
 from tests.docs.pages import SAMPLES, Line, code, lines, pages, tracked
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from webhook.cli.main import COMMANDS, client_ip
 
 OURS: Final = re.compile(r"(?:^|[\s`(|;&/$])((?:kubectl\s+)?client-ip(?:\s+[^`]*)?)$")

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 MEASURES: Final[Mapping[str, tuple[str, ...]]] = {
     "docs/performance.md": ("webhook", "requirements/run.txt", "tests/bench"),

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 SOURCES: Final = (".py", ".yaml", ".yml", ".toml", ".tpl", ".txt", ".in", ".go", ".lua", ".md", ".json")
 SAMPLES: Final = ROOT / "tests" / "docs" / "test_docs.py"

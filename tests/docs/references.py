@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.docs.pages import Line, code, lines, pages, prose, texts
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s+(\S+)")
 PATH: Final = re.compile(

@@ -12,7 +12,7 @@ import yaml
 
 from tests.docs.commands import commands
 from tests.docs.pages import lines, pages, spans, tables
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from webhook.rules.decision import OUTCOMES, Outcome, Reason
 
 DOCS: Final = ROOT / "docs"

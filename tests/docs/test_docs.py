@@ -8,7 +8,7 @@ import pytest
 from tests.docs import commands, measured, references, tables
 from tests.docs.__main__ import faults
 from tests.docs.pages import Line, code, pages
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 
 def test_what_the_texts_say_is_so() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.parts.build import ROOT, cache
+from tests.parts.cache import ROOT, cache
 
 SUITE: Final = "trixie"
 BASE: Final = f"docker.io/library/debian:{SUITE}-slim"

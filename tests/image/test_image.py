@@ -13,7 +13,7 @@ import pytest
 
 from tests.image import build
 from tests.image.container import USER, Container
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 from tests.serve.server import POD, review
 from webhook import __version__
 from webhook.server.review import decode_response

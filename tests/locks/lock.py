@@ -15,7 +15,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 FOLDER: Final = ROOT / "requirements"
 ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -26,12 +26,15 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "browser": ("build", "run", "tracing", "dev", "browser"),
     "go": ("go",),
     "envoy": ("envoy",),
+    "clients": ("clients",),
     "oldest-pip": ("oldest-pip",),
     "uv": ("uv",),
     "sbom": ("sbom",),
     "plot": ("plot",),
 }
 """The locks that are installed together, by the name of the environment that they make."""
+ARCHIVES: Final = frozenset({"clients"})
+"""Environments of which nothing is imported: what their packages' metadata requires is left out."""
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS: Final[tuple[Mapping[str, str], ...]] = (
     {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.locks import lock
-from tests.parts.build import PIP_INSTALL, ROOT
+from tests.parts.cache import ROOT
+from tests.parts.wheels import PIP_INSTALL
 
 LOCKED = ("--no-deps", "--only-binary :all:", "--require-hashes")
 """
@@ -139,5 +140,5 @@ def test_python_code_installs_by_one_command() -> None:
         for name in tracked.stdout.split()
         if name != "tests/locks/test_locks.py" and '"pip", "install"' in (ROOT / name).read_text()
     ]
-    assert with_pip == ["tests/parts/build.py"]
+    assert with_pip == ["tests/parts/wheels.py"]
     assert all(option in " ".join(PIP_INSTALL) for option in LOCKED)

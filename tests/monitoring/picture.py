@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.monitoring.shipped import rows
-from tests.parts.build import ROOT, wheels
+from tests.parts.cache import ROOT
+from tests.parts.wheels import wheels
 
 DATA: Final = ROOT / "build" / "chaos-dashboard.json"
 PICTURE: Final = ROOT / "docs" / "dashboard.png"

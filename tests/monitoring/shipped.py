@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.parts.build import ROOT
+from tests.parts.cache import ROOT
 
 ALERTS: Final = ROOT / "deploy" / "chart" / "files" / "alerts.yaml"
 DASHBOARD: Final = ROOT / "deploy" / "chart" / "files" / "dashboard.json"

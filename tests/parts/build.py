@@ -6,32 +6,26 @@ The real parts that tests run against: how each is built, and where the result i
 Binaries lie outside the checkout, in `$CLIENT_IP_CACHE` or `~/.cache/client-ip-webhook`, under a key made of the Go
 version and the module's files, so that a run builds only what changed. Parts that are named together are built
 together, and compile what they share once. Go's own caches lie there too while it builds, and are removed after it.
+What somebody well known releases in a wheel is unpacked instead, on the machines that it is for.
 """
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.parts.cache import cache, locked
 from tests.parts.gobuild import CHEAP, FAST, Workspace, workspace
 from tests.parts.progress import Steps
+from tests.parts.wheels import LAYER, Packed, unpack, wheels
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 MODULES: Final = Path(__file__).resolve().parent / "go"
-PIP_INSTALL: Final = (
-    *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"),
-    *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
-)
-"""How a lock is installed: it is complete, so there is nothing to resolve, and nothing to build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +37,7 @@ class Part:
     packages: Mapping[str, str]
     """Package by binary; built in this order."""
     ldflags: str = "-s -w"
+    """For the linker; parts of a module that have the same are built by one command."""
     sources: tuple[str, ...] = field(default=("go.mod", "go.sum"))
     """The module's files that the binaries depend on (globs)."""
     tags: str = ""
@@ -51,6 +46,18 @@ class Part:
     """How packages are compiled; `FAST` for what is measured. Not part of the key: programs stay the same."""
     files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """What is copied beside the binaries: by name the module it is in, and its path there."""
+    packed: Packed | None = None
+    """Where the same binaries can be had; they are built only on machines that it is not for."""
+
+    @property
+    def comes_packed(self) -> bool:
+        """Whether the part is unpacked here, not built."""
+        return self.packed is not None and self.packed.runs_here
+
+
+def _clients(**programs: str) -> Packed:
+    tar, inner = LAYER
+    return Packed(lock="clients", tar=tar, zip=inner, programs=programs)
 
 
 def _kubernetes(version: str) -> str:
@@ -68,9 +75,15 @@ PARTS: Final = {
             packages={
                 "etcd": "go.etcd.io/etcd/server/v3",
                 "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-                "kubectl": "k8s.io/kubernetes/cmd/kubectl",
             },
             ldflags=_kubernetes("1.37.2"),
+        ),
+        Part(
+            name="kubectl-1.37",
+            module="kube137",
+            packages={"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
+            ldflags=_kubernetes("1.37.2"),
+            packed=_clients(kubectl="kubectl/kubectl"),
         ),
         Part(
             name="scheduler-1.37",
@@ -115,12 +128,14 @@ PARTS: Final = {
             name="expressions-1.37",
             module="kube137",
             packages={"expressions": "./cmd/expressions"},
+            ldflags=_kubernetes("1.37.2"),
             sources=("go.mod", "go.sum", "cmd/expressions/*.go"),
         ),
         Part(
             name="yamls-1.37",
             module="kube137",
             packages={"yamls": "./cmd/yamls"},
+            ldflags=_kubernetes("1.37.2"),
             sources=("go.mod", "go.sum", "cmd/yamls/*.go"),
         ),
         Part(
@@ -130,7 +145,13 @@ PARTS: Final = {
             flags=FAST,
             sources=("go.mod", "go.sum", "cmd/*/*.go"),
         ),
-        Part(name="helm", module="helm", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
+        Part(
+            name="helm-4",
+            module="helm4",
+            packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+            packed=_clients(helm="helm/helm"),
+        ),
+        Part(name="helm-3", module="helm3", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
         Part(
             name="prometheus",
             module="prometheus",
@@ -159,14 +180,6 @@ PARTS: Final = {
 }
 
 
-def cache() -> Path:
-    """Return the folder that outlives the checkout; CONTRIBUTING.md names it."""
-    named = os.environ.get("CLIENT_IP_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "client-ip-webhook"
-
-
 def binaries(name: str) -> dict[str, Path]:
     """
     Return the paths of a part's binaries, after building what is missing.
@@ -191,19 +204,30 @@ def build(parts: Sequence[Part]) -> list[Path]:
     Return the folder of each part, after building what is missing: of one module by one command.
 
     Raises:
-        subprocess.CalledProcessError: The compiler refused.
+        subprocess.CalledProcessError: The compiler refused, or pip.
 
     """
-    commands = {part.name: _go(_wanted(part)) for part in parts}
-    folders = {part.name: cache() / "bin" / f"{part.name}-{_key(part, commands[part.name])}" for part in parts}
+    commands = {part.name: _go(_wanted(part)) for part in parts if not part.comes_packed}
+    folders = {part.name: cache() / "bin" / f"{part.name}-{_key(part, commands.get(part.name))}" for part in parts}
     if not _complete(parts, folders):
-        with _locked(cache() / "build.lock"):  # another run may be at it, and then there is nothing left to do
+        with locked(cache() / "build.lock"):  # another run may be at it, and then there is nothing left to do
+            _unpack(parts, folders)
             for go in dict.fromkeys(commands.values()):
-                chosen = [part for part in parts if commands[part.name] == go]
+                chosen = [part for part in parts if commands.get(part.name) == go]
                 if not _complete(chosen, folders):
                     with workspace(go, cache()) as space:
                         _build(space, chosen, folders)
     return [folders[part.name] for part in parts]
+
+
+def _unpack(parts: Iterable[Part], folders: Mapping[str, Path]) -> None:
+    packed = {
+        folders[part.name]: part.packed
+        for part in parts
+        if part.packed is not None and part.comes_packed and _missing(part, folders[part.name])
+    }
+    if packed:
+        unpack(packed, cache())
 
 
 def _complete(parts: Iterable[Part], folders: Mapping[str, Path]) -> bool:
@@ -269,43 +293,22 @@ def _go(wanted: tuple[int, ...]) -> str:
     return str(wheels("go") / "go" / "bin" / "go")
 
 
-def wheels(name: str) -> Path:
-    """Return the folder where `requirements/NAME.txt` is installed, beside the binaries; by hash, so never changed."""
-    requirements = ROOT / "requirements" / f"{name}.txt"
-    folder = cache() / f"{name}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
-    if folder.exists():
-        return folder
-    with _locked(cache() / "build.lock"):
-        if not folder.exists():  # else another run was faster
-            print(f"installing what {requirements.relative_to(ROOT)} names …", file=sys.stderr, flush=True)
-            made = folder.with_name(f".{folder.name}.{os.getpid()}")
-            install = [sys.executable, *PIP_INSTALL, "--target", str(made), "-r", str(requirements)]
-            subprocess.run(install, check=True)
-            made.rename(folder)
-    return folder
-
-
 def _version(go: str) -> tuple[int, ...]:
     environment = {**os.environ, "GOTOOLCHAIN": "local"}
     text = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True, env=environment).stdout
     return tuple(map(int, re.findall(r"\d+", text)[:2]))
 
 
-def _key(part: Part, go: str) -> str:
+def _key(part: Part, go: str | None) -> str:
+    if go is None:
+        assert part.packed is not None
+        return hashlib.sha256(part.packed.key.encode()).hexdigest()[:16]
     digest = hashlib.sha256(repr((part.packages, part.ldflags, _version(go))).encode() + part.tags.encode())
     module = MODULES / part.module
     for glob in part.sources:
         for path in sorted(module.glob(glob)):
             digest.update(str(path.relative_to(module)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import yaml
 
-from tests.parts.build import binaries, files, wheels
+from tests.parts.build import binaries, files
+from tests.parts.wheels import wheels
 
 PART: Final = "istio-1.31"
 VERSION: Final = "1.31.0"

@@ -106,7 +106,7 @@ class ControlPlane:
         self.ca_file = folder / "pki" / "ca.crt"
         self.audit_log = folder / "log" / "audit.log"
         self._ports = Ports()
-        self._binaries = {**binaries("kube-1.37"), **binaries(f"kube-{version}")}
+        self._binaries = {**binaries("kube-1.37"), **binaries("kubectl-1.37"), **binaries(f"kube-{version}")}
         if controllers:
             self._binaries.update(binaries(f"kube-node-{version}"))
         self._scheduled = scheduler

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from tests.parts.build import cache
+from tests.parts.cache import cache
 
 T = TypeVar("T")
 

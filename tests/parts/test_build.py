@@ -1,13 +1,17 @@
 """Programs are built in caches of our own, once, and what a build says is passed on."""
 
+import json
 import os
+import platform
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.parts.build import ROOT, Part, build, go_command
+from tests.parts import helm
+from tests.parts.build import PARTS, Part, binaries, build, go_command
+from tests.parts.cache import ROOT
 
 GOOD = 'package main\n\nfunc main() { println("built") }\n'
 BAD = "package main\n\nfunc main() { println(undefined) }\n"
@@ -73,4 +77,23 @@ def test_make_builds_what_its_suites_need() -> None:
     line = " ".join(re.findall(r"^(?:PARTS|REST) := (.*)$", text, re.MULTILINE))
     sources = [path for name in ("parts", "deploy", "apiserver") for path in (ROOT / "tests" / name).glob("*.py")]
     used = {name for path in sources for name in re.findall(r'binaries\("([\w.-]+)"\)', path.read_text())}
-    assert {"kube-1.37", "helm", "filters-1.37"} <= used - {"kube-node-1.37"} <= set(line.split())
+    used |= {f"helm-{version}" for version in helm.VERSIONS}
+    assert {"kube-1.37", "kubectl-1.37", "filters-1.37"} <= used - {"kube-node-1.37"} <= set(line.split())
+
+
+def said(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_programs_from_a_wheel_are_of_the_versions_that_their_parts_name() -> None:
+    kubectl = binaries("kubectl-1.37")["kubectl"]
+    assert json.loads(said(kubectl, "version", "--client", "-o", "json"))["clientVersion"]["gitVersion"][:6] == "v1.37."
+    assert said(binaries("helm-4")["helm"], "version", "--template", "{{.Version}}").startswith("v4.")
+
+
+@pytest.mark.parametrize("name", ["kubectl-1.37", "helm-4"])
+def test_a_machine_that_a_wheel_is_not_for_builds_its_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert PARTS[name].comes_packed
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not PARTS[name].comes_packed

@@ -17,7 +17,8 @@ import pytest
 
 from tests.docs.measured import commit
 from tests.parts import istio
-from tests.parts.build import ROOT, binaries
+from tests.parts.build import binaries
+from tests.parts.cache import ROOT
 from tests.proof import gateway, leftover, preflight
 from tests.proof.lab import Lab
 from tests.proof.namespaces import host_state, leftovers, run

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, TextIO
 
-from tests.parts.build import cache
+from tests.parts.cache import cache
 from tests.proof.namespaces import clean
 
 FOLDER_PREFIX: Final = "client-ip-proof-"

@@ -19,7 +19,8 @@ from release.bill import LOCKS
 from release.chart import KINDS, changes
 from release.commit import head
 from tests.locks.lock import pins
-from tests.parts.build import PIP_INSTALL, ROOT
+from tests.parts.cache import ROOT
+from tests.parts.wheels import PIP_INSTALL
 from webhook.rules.policy_document import read_policy
 
 URL: Final = "https://example.com/releases"

@@ -196,7 +196,7 @@ def test_ids_are_unique_and_every_read_that_is_named_exists() -> None:
 
 
 def test_every_check_has_its_section_in_the_documentation() -> None:
-    from tests.parts.build import ROOT
+    from tests.parts.cache import ROOT
 
     page = (ROOT / "docs" / "doctor.md").read_text()
     for group in groups.GROUPS:

@@ -1,4 +1,4 @@
-module client-ip.dev/tests/parts/helm
+module client-ip.dev/tests/parts/helm3
 
 go 1.26.0
 
