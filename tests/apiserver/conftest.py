@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cases.case import Case
 from tests.parts.kube import VERSIONS, ControlPlane
 from tests.parts.oracle import Oracle
 
@@ -16,10 +17,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("control_plane", [minor], indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On another minor than the newest, leave out what has run with the newest already."""
+    """
+    Leave the variants of a test after its first to `make test-rest`, where the module says that they are slow.
+
+    On another minor than the newest, what has run with the newest already is left out.
+    """
     if config.getoption("--kubernetes") != VERSIONS[0]:
         items[:] = [item for item in items if "control_plane" in getattr(item, "fixturenames", ())]
+    seen: set[tuple[object, ...]] = set()
+    for item in items:
+        if isinstance(item, pytest.Function) and getattr(item.module, "VARIANTS_ARE_SLOW", False):
+            key = (item.path, item.originalname, *_kind_of(item))
+            if key in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(key)
+
+
+def _kind_of(item: pytest.Function) -> tuple[object, ...]:
+    """Return what a variant is the first of: of the cases, which all run without an API server too, one a reason."""
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return (case.expect.reason, case.object["kind"]) if isinstance(case, Case) else ()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The webhook as it is deployed: its own process, a ServiceAccount's token, and the rendered RBAC and configuration."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.cli.command import call
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
 from tests.serve.conftest import CLUSTER
@@ -22,8 +21,7 @@ READY_SECONDS: Final = 30.0
 
 def render(*arguments: str) -> list[dict[str, Any]]:
     """Return what `client-ip render` prints."""
-    command = [sys.executable, "-m", "webhook.cli", "render", *arguments]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    printed = call("render", *arguments)
     return list(yaml.load_all(printed, Loader=yaml.CSafeLoader))
 
 

@@ -22,6 +22,8 @@ from tests.parts.kube import ControlPlane
 from tests.parts.process import ProcessError, wait_until
 from webhook.rules.decision import Mode, Outcome, Reason
 
+VARIANTS_ARE_SLOW: Final = True
+
 MODE: Final = "sidecar.istio.io/interceptionMode"
 METHOD: Final = "client-ip.dev/method"
 PLACES: Final[Mapping[str, tuple[str, ...]]] = {

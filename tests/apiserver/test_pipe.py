@@ -16,6 +16,8 @@ from tests.parts.kube import ControlPlane
 from tests.serve.conftest import CLUSTER
 from webhook.cli.yamls_out import yaml_of
 
+VARIANTS_ARE_SLOW: Final = True
+
 INJECTOR = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "istio-sidecar-injector")
 GOOD: Final = [each for each in WORDS if "\x00" not in each]
 LABELS: Final = {

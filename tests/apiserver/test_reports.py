@@ -25,6 +25,8 @@ from webhook.running.findings import Row, Scope, fingerprint
 from webhook.running.publishing import NoReportAPI, Publisher, Written, served_api
 from webhook.running.verdicts import Advice, Verdict
 
+VARIANTS_ARE_SLOW: Final = True
+
 AT: Final = datetime(2026, 6, 1, tzinfo=UTC)
 LOST: Final = Verdict(outcome=Outcome.LOST, reason=Reason.POD_SECURITY, cause="level restricted")
 FINE: Final = Verdict(outcome=Outcome.PRESERVED, reason=Reason.TPROXY)
@@ -328,6 +330,7 @@ def empty(control_plane: ControlPlane, tmp_path: Path) -> Iterator[ControlPlane]
         yield plane
 
 
+@pytest.mark.slow
 def test_the_charts_cron_job_may_do_what_it_does(empty: ControlPlane) -> None:
     """Its own ServiceAccount with the rendered RBAC and nothing else runs the rendered command to the end."""
     api = empty.client()

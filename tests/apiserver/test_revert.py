@@ -4,13 +4,15 @@ import json
 import secrets
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.apiserver.deployed import namespace_of, pod
 from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
+
+VARIANTS_ARE_SLOW: Final = True
 
 METHOD = "client-ip.dev/method"
 PRESERVE = "client-ip.dev/preserve"

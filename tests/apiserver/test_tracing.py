@@ -12,6 +12,7 @@ from tests.apiserver.deployed import Deployed, eventually, namespace_of, pod
 from tests.parts.kube import ControlPlane
 from tests.serve.collector import Collector, attributes
 
+pytestmark = pytest.mark.slow  # an API server of its own; all else of tracing is in tests/serve
 TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NAMESPACE = "traced"
 

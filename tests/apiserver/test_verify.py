@@ -24,6 +24,8 @@ from tests.parts.kube import ControlPlane, write_kubeconfig
 from tests.parts.kubelet import ContainerLog, KubeletLogs
 from tests.parts.process import ports, wait_until
 
+VARIANTS_ARE_SLOW: Final = True
+
 LOGS: Final = ROOT / "tests" / "unit" / "accesslogs"
 PRESERVED: Final = (LOGS / "tproxy.text.log").read_text().splitlines()[2]
 LOST: Final = (LOGS / "redirect.json.log").read_text().splitlines()[2]

@@ -140,6 +140,7 @@ def test_nodes_that_churn_end_as_they_are_stored(control_plane: ControlPlane) ->
     _delete_nodes(control_plane, "churn-")
 
 
+@pytest.mark.slow
 def test_without_the_crd_the_built_in_policy_applies_and_a_late_crd_is_found(
     control_plane: ControlPlane,
     no_crd: None,
