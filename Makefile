@@ -1,5 +1,7 @@
 # Everything installs into the checkout (.venv, build/) or the cache folder named in CONTRIBUTING.md.
 SHELL := /bin/bash
+# Tests start programs hundreds of times; a third of each start would go into compiling their modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -181,9 +181,11 @@ class Found:
         return found
 
     def until_found(self) -> None:
-        """A policy takes effect a moment after it is stored."""
-        redirecting, _ = PODS["a sidecar that redirects"]
-        eventually(lambda: self.reason(self.create(redirecting)) == "not-preserved", seconds=60)
+        """A policy takes effect a moment after it is stored; so does each of its bindings."""
+        of_namespace = injected(*REDIRECT)
+        of_object = injected(*REDIRECT, labels={"client-ip.dev/preserve": "enabled"})
+        eventually(lambda: self.reason(self.create(of_namespace)) == "not-preserved", seconds=60)
+        eventually(lambda: self.reason(self.create(of_object, "")) == "not-preserved", seconds=60)
 
     def create(self, document: Mapping[str, Any], preserve: str = "enabled") -> Reply:
         return self.api.create(document, namespace=self.namespaces[preserve], dry_run=True)
