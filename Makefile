@@ -11,7 +11,7 @@ COOLDOWN ?= 7 days ago
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 RUN := $(BIN)/pytest
 # Two processes, each with a control plane of its own: a module's tests share what it starts, and stay in one.
-TWO := -n 2 --dist loadfile
+TWO := -n 3 --dist loadfile
 FAST := tests/serve tests/property tests/cli tests/unit tests/tls tests/locks tests/docs
 # Building Istio takes longer than everything else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py

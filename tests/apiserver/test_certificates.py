@@ -14,6 +14,7 @@ from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
 from tests.serve.server import Server
 
+# Slow, since their control plane is their own; that an API server trusts the webhook is also in test_least_power.py.
 SECRET = "client-ip-webhook-tls"
 CONFIGURATION = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "client-ip-webhook")
 
@@ -63,6 +64,7 @@ def gateway(name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_api_server_trusts_what_it_was_never_told_by_hand(plane: ControlPlane, server: Server) -> None:
     api = plane.client()
     edge = namespace_of(api, "edge", preserve="enabled")
@@ -75,6 +77,7 @@ def test_the_api_server_trusts_what_it_was_never_told_by_hand(plane: ControlPlan
     assert server.metric("client_ip_certificate_trusted") == 1
 
 
+@pytest.mark.slow
 def test_status_says_what_the_secret_holds(plane: ControlPlane, server: Server) -> None:
     eventually(lambda: plane.client().find("v1", "Secret", SECRET, namespace=OWN_NAMESPACE))
     # The names are those of the Service: this server is called by URL.
@@ -85,6 +88,7 @@ def test_status_says_what_the_secret_holds(plane: ControlPlane, server: Server) 
     assert found["problems"] == []
 
 
+@pytest.mark.slow
 def test_an_emptied_ca_bundle_is_healed(plane: ControlPlane, server: Server) -> None:
     api = plane.client()
     before = bundles(api)
@@ -93,6 +97,7 @@ def test_an_emptied_ca_bundle_is_healed(plane: ControlPlane, server: Server) -> 
     eventually(lambda: bundles(api) == before, server.log.read_text)
 
 
+@pytest.mark.slow
 def test_a_deleted_secret_comes_back_as_it_was(plane: ControlPlane, server: Server) -> None:
     api = plane.client()
     before = api.get("v1", "Secret", SECRET, namespace=OWN_NAMESPACE)["data"]

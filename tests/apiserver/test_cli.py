@@ -43,6 +43,7 @@ def test_check_asks_the_cluster(control_plane: ControlPlane, shop: str) -> None:
     assert "cli-centos" in found[1]["cause"]
 
 
+@pytest.mark.slow
 def test_explain_sets_the_template_beside_what_runs(control_plane: ControlPlane, facts: Api, shop: str) -> None:
     """Why does my pod still see 127.0.0.6? It was made before the namespace was labelled."""
     made = facts.create(deployment(nodeSelector={"pool": "general"}), namespace=shop)

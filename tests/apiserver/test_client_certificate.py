@@ -23,6 +23,7 @@ from tests.parts.api import Api
 from tests.parts.kube import ControlPlane
 from tests.serve.server import POD, Server, review
 
+pytestmark = pytest.mark.slow  # an API server of its own
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 NAME = "kube-apiserver-webhook-client"

@@ -93,6 +93,7 @@ def test_apply_is_server_side_and_finds_kinds_by_discovery(control_plane: Contro
     assert client.find("v1", "ConfigMap", "settings", namespace=namespace) is None
 
 
+@pytest.mark.slow
 def test_objects_survive_a_crash_of_api_server_and_etcd(control_plane: ControlPlane, namespace: str) -> None:
     client = control_plane.client()
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "1"}}

@@ -205,6 +205,7 @@ def test_a_proxy_that_is_away_is_named(config: Config, scheme: str) -> None:
         whoami(config.write())
 
 
+@pytest.mark.slow
 def test_the_environments_proxy_counts_as_for_kubectl(plane: ControlPlane, config: Config) -> None:
     with Proxy(http_connect, {NAME: "127.0.0.1"}) as proxy:
         config.cluster["server"] = f"https://{NAME}:{config.port}"

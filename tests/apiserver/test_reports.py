@@ -196,6 +196,7 @@ def test_an_unchanged_namespace_costs_no_write(control_plane: ControlPlane, api:
     assert times == {"web": first, "api": first, "new": second}
 
 
+@pytest.mark.slow
 def test_many_rows_are_in_shards_and_stale_ones_go(control_plane: ControlPlane, api: Api, kind: ReportAPI) -> None:
     where = namespace(api)
     rows = [row(where, f"web-{number:04}") for number in range(1001)]
@@ -229,6 +230,7 @@ def test_what_others_wrote_is_never_touched(control_plane: ControlPlane, api: Ap
     assert {**stored(api, kind, where), "elsewhere": stored(api, kind, elsewhere)[NAME]} == before
 
 
+@pytest.mark.slow
 def test_what_others_added_to_our_report_stays(control_plane: ControlPlane, api: Api, kind: ReportAPI) -> None:
     where = namespace(api)
     publish(control_plane, kind, [row(where, "web")], where)
@@ -241,6 +243,7 @@ def test_what_others_added_to_our_report_stays(control_plane: ControlPlane, api:
     assert metadata["labels"] == {**LABELS, "team": "a"}
 
 
+@pytest.mark.slow
 def test_writes_come_slowly(control_plane: ControlPlane, api: Api) -> None:
     serve(api, {"OpenReports"})
     places = [namespace(api) for _ in range(6)]
@@ -250,6 +253,7 @@ def test_writes_come_slowly(control_plane: ControlPlane, api: Api) -> None:
     assert time.monotonic() - begun >= 1.0
 
 
+@pytest.mark.slow
 def test_a_busy_api_server_says_when_to_come_back(control_plane: ControlPlane, api: Api, tmp_path: Path) -> None:
     """429 with Retry-After: the same write comes again, not sooner; who wants to be left alone for long is."""
     serve(api, {"OpenReports"})

@@ -164,6 +164,7 @@ def test_selectors_by_expressions_are_asked_as_they_are(shop: Shop) -> None:
     assert shop.verify("deploy/reviews", code=0).stdout.splitlines()[-1] == "1 preserved, 0 lost, 0 unknown"
 
 
+@pytest.mark.slow
 def test_a_cron_jobs_pods_are_those_of_its_jobs(shop: Shop) -> None:
     template = {"spec": {**pod("reviews")["spec"], "restartPolicy": "Never"}}
     spec = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}}
@@ -188,6 +189,7 @@ def test_a_cron_jobs_pods_are_those_of_its_jobs(shop: Shop) -> None:
         assert shop.verify(name, code=0).stdout.splitlines()[-1] == "1 preserved, 0 lost, 0 unknown"
 
 
+@pytest.mark.slow
 def test_since_leaves_out_what_is_older(shop: Shop) -> None:
     log = shop.pod("reviews-1")
     log.write(LOST, at=datetime.now(UTC) - timedelta(hours=1))
@@ -319,6 +321,7 @@ def allow(shop: Shop, rules: list[dict[str, Any]]) -> None:
     shop.api.create({**binding, "subjects": subjects, "roleRef": reference}, namespace=shop.name)
 
 
+@pytest.mark.slow
 def test_the_contexts_namespace_is_the_default(shop: Shop, tmp_path: Path) -> None:
     shop.pod("reviews-1").write(PRESERVED)
     document = yaml.safe_load(shop.plane.kubeconfig.read_text())

@@ -178,6 +178,7 @@ def test_a_policy_that_only_we_can_refuse_is_marked_with_the_path(control_plane:
         assert source.policy_errors == {}
 
 
+@pytest.mark.slow
 def test_an_exception_that_ends_is_told_as_it_ends(control_plane: ControlPlane, crd: None) -> None:
     """Nobody writes to the policy: the time alone changes its condition."""
     client = control_plane.client()
@@ -206,6 +207,7 @@ def test_an_exception_that_ends_is_told_as_it_ends(control_plane: ControlPlane, 
         assert _condition(control_plane, "shop", "ExceptionsEnding")["status"] == "False"
 
 
+@pytest.mark.slow
 def test_a_status_that_is_right_is_written_once_however_many_replicas(control_plane: ControlPlane, crd: None) -> None:
     control_plane.client().create(_policy("once"))
 

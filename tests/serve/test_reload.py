@@ -41,6 +41,7 @@ def _reader(server: Server, seconds: float = 20.0) -> int:
     raise AssertionError("nobody reads the files")
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_killed_is_started_again(tmp_path: Path, state: Path) -> None:
     with Server(tmp_path / "run", "--state", str(state)) as server:
         nodes = state / "nodes.yaml"

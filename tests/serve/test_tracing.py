@@ -152,6 +152,7 @@ def test_what_callers_make_up_is_bounded(traced: Server, collector: Collector) -
     assert len(span.SerializeToString()) < 2000
 
 
+@pytest.mark.slow
 def test_callers_that_sample_everything_are_limited(tmp_path: Path, collector: Collector, cluster: str) -> None:
     options = ("--state", cluster, "--drain-seconds", "0", "--otlp-endpoint", collector.url, "--traces-per-second", "1")
     with Server(tmp_path, *options, environment=clean()) as server:
@@ -165,6 +166,7 @@ def test_callers_that_sample_everything_are_limited(tmp_path: Path, collector: C
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_costs_no_review_and_two_lines(tmp_path: Path, cluster: str) -> None:
     with Collector() as before:
         port = before.port
@@ -198,6 +200,7 @@ def test_a_collector_that_is_away_costs_no_review_and_two_lines(tmp_path: Path, 
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_collector_that_never_answers_holds_nothing_up(tmp_path: Path, cluster: str) -> None:
     with Collector() as collector:
         collector.held.clear()
