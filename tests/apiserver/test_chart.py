@@ -103,3 +103,22 @@ def test_helm_installs_upgrades_and_takes_the_configuration_away_first(
     assert api.find(*CONFIGURATION) is None
     assert api.find("apps/v1", "Deployment", RELEASE, namespace=namespace) is None
     assert api.find(*CRD) is not None, "policies are the users': their CRD stays"
+
+
+@pytest.mark.slow
+def test_a_release_of_helm_3_is_upgraded_by_helm_4(control_plane: ControlPlane, api: Api) -> None:
+    """Helm 3 wrote as a client, Helm 4 may have the API server merge: neither owns what the webhook writes."""
+    namespace = f"ours-{secrets.token_hex(3)}"
+    kubeconfig, base = Path(control_plane.kubeconfig), ("--namespace", namespace)
+    take_away(api)
+    control_plane.wait_until(lambda: api.find(*CRD) is None, what="the CRD to be gone")
+    helm("install", RELEASE, CHART, *base, "--create-namespace", kubeconfig=kubeconfig, version="3")
+    bundle = "Q0E="
+    api.patch(*CONFIGURATION, [{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}])
+    for replicas, options in ((3, ()), (4, ("--server-side=true", "--force-conflicts"))):
+        values = ("--set", f"replicas={replicas}")
+        helm("upgrade", RELEASE, CHART, *base, *values, *options, kubeconfig=kubeconfig, version="4")
+        assert api.get("apps/v1", "Deployment", RELEASE, namespace=namespace)["spec"]["replicas"] == replicas
+        assert api.get(*CONFIGURATION)["webhooks"][0]["clientConfig"]["caBundle"] == bundle
+    helm("uninstall", RELEASE, *base, kubeconfig=kubeconfig, version="4")
+    assert api.find(*CONFIGURATION) is None

@@ -422,7 +422,8 @@ def test_a_list_of_files_is_merged_as_kubectl_does(plane: ControlPlane, config: 
     assert user_of(merged) == "erin"
     assert user_of(merged, context="test") == "admin"  # the second file's context of that name does not count
     command = [str(plane.program("kubectl")), "auth", "whoami", "-o", "json"]
-    told = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "KUBECONFIG": merged}).stdout
+    environment = {**os.environ, "KUBECONFIG": merged, "KUBECACHEDIR": str(away / "discovered")}
+    told = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
     assert json.loads(told)["status"]["userInfo"]["username"] == "erin"
     said = run("verify", "pod/nobody", environment={"KUBECONFIG": merged}, code=1).stderr
     assert 'User "erin" cannot get resource "pods"' in said

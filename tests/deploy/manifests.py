@@ -45,9 +45,9 @@ class HelmError(RuntimeError):
     """Helm refused; the message is what it said."""
 
 
-def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> str:
+def helm(*arguments: str | Path, kubeconfig: Path | None = None, version: str | None = None) -> str:
     """
-    Run helm and return what it printed.
+    Run helm, of *version* or the one in use, and return what it printed.
 
     Raises:
         HelmError: It failed.
@@ -55,8 +55,8 @@ def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> str:
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBECONFIG"))}
     if kubeconfig is not None:
-        environment["KUBECONFIG"] = str(kubeconfig)
-    command = [str(helm_program()), *map(str, arguments)]
+        environment |= {"KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(kubeconfig.parent / "discovered")}
+    command = [str(helm_program(version)), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise HelmError(done.stderr.strip())

@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tests.parts.cache import cache, locked
-from tests.parts.gobuild import CHEAP, FAST, Workspace, workspace
+from tests.parts.gobuild import CHEAP, FAST, Workspace, apart, workspace
 from tests.parts.progress import Steps
 from tests.parts.wheels import LAYER, Packed, unpack, wheels
 
@@ -294,8 +295,10 @@ def _go(wanted: tuple[int, ...]) -> str:
 
 
 def _version(go: str) -> tuple[int, ...]:
-    environment = {**os.environ, "GOTOOLCHAIN": "local"}
-    text = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True, env=environment).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "GOTOOLCHAIN": "local", **apart(Path(folder))}
+        asked = [go, "env", "GOVERSION"]
+        text = subprocess.run(asked, check=True, capture_output=True, text=True, env=environment).stdout
     return tuple(map(int, re.findall(r"\d+", text)[:2]))
 
 

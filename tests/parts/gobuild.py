@@ -57,6 +57,7 @@ class Workspace:
             "GOCACHE": str(self.folder / "build"),
             "GOMODCACHE": str(self.folder / "modules"),
             "GOTMPDIR": str(self.folder / "tmp"),
+            **apart(self.folder),
             **COLLECTOR,
         }
 
@@ -146,6 +147,19 @@ class Workspace:
             process.stderr.close()
         if code != 0:
             raise subprocess.CalledProcessError(code, [self.go, *command])
+
+
+def apart(folder: Path) -> dict[str, str]:
+    """
+    Return what has Go count nothing about itself, which it would do in the user's home, where his settings are.
+
+    It is told so in *folder*, where it looks for its telemetry's mode: https://go.dev/doc/telemetry
+    """
+    mode = folder / "config" / "go" / "telemetry" / "mode"
+    mode.parent.mkdir(parents=True, exist_ok=True)
+    mode.write_text("off")
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return {"XDG_CONFIG_HOME": str(folder / "config"), "GOENV": os.environ.get("GOENV") or str(home / "go" / "env")}
 
 
 @contextlib.contextmanager

@@ -17,6 +17,6 @@ def use(version: str) -> None:
     _used = version
 
 
-def helm_program() -> Path:
-    """Return Helm's binary, after building it where it is missing."""
-    return binaries(f"helm-{_used}")["helm"]
+def helm_program(version: str | None = None) -> Path:
+    """Return Helm's binary, of *version* or the one in use, after building it where it is missing."""
+    return binaries(f"helm-{version or _used}")["helm"]

@@ -8,6 +8,7 @@ address inside a network namespace that the test made.
 import base64
 import http.client
 import json
+import os
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -335,7 +336,10 @@ class ControlPlane:
         """
         prefix = ("ip", "netns", "exec", self.netns) if self.netns else ()
         command = [*prefix, str(self._binaries["kubectl"]), "--kubeconfig", str(kubeconfig or self.kubeconfig)]
-        done = subprocess.run([*command, *arguments], input=text, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "KUBECACHEDIR": str(self.folder / "discovered")}  # not the user's own
+        done = subprocess.run(
+            [*command, *arguments], input=text, capture_output=True, text=True, check=False, env=environment
+        )
         if done.returncode != 0:
             raise ProcessError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.returncode}")
         return done.stdout

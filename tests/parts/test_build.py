@@ -23,7 +23,7 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "users"
     # Where there is no Go on PATH, ours lies in the cache folder, which is another one here.
     monkeypatch.setenv("PATH", f"{Path(go_command('kube-1.37')).parent}{os.pathsep}{os.environ['PATH']}")
-    for name in ("GOCACHE", "GOMODCACHE", "GOPATH", "XDG_CACHE_HOME"):
+    for name in ("GOCACHE", "GOMODCACHE", "GOPATH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(folder / name))
     monkeypatch.setenv("CLIENT_IP_CACHE", str(tmp_path / "cache"))
     return folder
