@@ -10,21 +10,23 @@ COOLDOWN ?= 7 days ago
 # A lock is complete: the installer asks the index for no version, and builds nothing whose requirements are not locked.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
 RUN := $(BIN)/pytest
-# Two processes, each with a control plane of its own: a module's tests share what it starts, and stay in one.
-TWO := -n 3 --dist loadfile
+# Three processes, each with a control plane of its own: while one waits, two cores have the others. A module's tests
+# share what it starts, and stay in one.
+PARALLEL := -n 3 --dist loadfile
 FAST := tests/serve tests/property tests/cli tests/unit tests/tls tests/locks tests/docs
 # Building Istio takes longer than everything else that `make test` needs.
 INJECTOR := tests/apiserver/test_real_injector.py
 # What Helm renders and installs; `make test` uses the newest, `make test-rest` the one before too.
 CHARTED := tests/deploy tests/apiserver/test_chart.py
 PARTS := kube-1.37 expressions-1.37 yamls-1.37 kubectl-1.37 helm-4
-# What `make test-rest` needs beside.
-REST := scheduler-1.37 filters-1.37 kube-1.33 scheduler-1.33 istio-1.31 helm-3
-# The longest modules first, so that both processes end at about the same time.
+# What the slow tests need beside, and what the rest of `make test-rest` does.
+SLOW := scheduler-1.37 filters-1.37 helm-3
+REST := kube-1.33 scheduler-1.33 istio-1.31
+# The longest modules first, so that all processes end at about the same time.
 SUITES := tests/apiserver --ignore $(INJECTOR) tests/deploy tests/parts $(FAST)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo lint fmt test test-all test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test dashboard bench gate fuzz manifests lock locks clean
+.PHONY: help install install-dev demo lint fmt test test-all test-slow test-rest test-fast coverage clean-coverage proof proof-clean chaos monitoring release release-test image-test browser-test dashboard bench gate fuzz manifests lock locks clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -52,16 +54,19 @@ demo: install ## try the webhook on manifests, without a cluster
 
 test: install-dev ## the tests that need no root: unit, property, TLS, and a real API server (the first build takes minutes)
 	$(BIN)/python -m tests.parts.build $(PARTS)
-	$(RUN) $(TWO) $(PYTEST) -m "not slow" $(SUITES)
+	$(RUN) $(PARALLEL) $(PYTEST) -m "not slow" $(SUITES)
 
 test-all: test test-rest ## the same, with the slow tests, Istio's own injector and the oldest supported Kubernetes
 
-test-rest: install-dev ## the tests that `make test-all` adds to `make test`
-	$(BIN)/python -m tests.parts.build $(PARTS) $(REST)
-	$(BIN)/pytest $(TWO) $(PYTEST) -m slow $(SUITES)
-	$(BIN)/pytest $(TWO) $(PYTEST) $(INJECTOR)
-	$(BIN)/pytest $(TWO) $(PYTEST) --helm 3 $(CHARTED)
-	$(BIN)/pytest $(TWO) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
+test-slow: install-dev ## the tests that are marked slow
+	$(BIN)/python -m tests.parts.build $(PARTS) $(SLOW)
+	$(RUN) $(PARALLEL) $(PYTEST) -m slow $(SUITES)
+
+test-rest: test-slow ## the tests that `make test-all` adds to `make test`
+	$(BIN)/python -m tests.parts.build $(PARTS) $(SLOW) $(REST)
+	$(BIN)/pytest $(PARALLEL) $(PYTEST) $(INJECTOR)
+	$(BIN)/pytest $(PARALLEL) $(PYTEST) --helm 3 $(CHARTED)
+	$(BIN)/pytest $(PARALLEL) $(PYTEST) --kubernetes 1.33 tests/apiserver --ignore $(INJECTOR)
 
 test-fast: install-dev ## the tests that need no Go
 	$(BIN)/pytest $(PYTEST) $(FAST)
@@ -70,7 +75,7 @@ test-fast: install-dev ## the tests that need no Go
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/lines
 coverage: RUN := $(BIN)/coverage run -m pytest
 coverage: COVERED := 95
-coverage: clean-coverage test ## `make test` with line coverage, including commands and servers; at least 95 %
+coverage: clean-coverage test test-slow ## both with line coverage, including commands and servers; at least 95 %
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERED)
 

@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
-    Leave the variants of a test after its first to `make test-rest`, where the module says that they are slow.
+    Leave the variants of a test after its first to `make test-slow`, where the module says that they are slow.
 
     On another minor than the newest, what has run with the newest already is left out.
     """
