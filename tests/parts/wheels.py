@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,12 +88,11 @@ def unpack(packed: Mapping[Path, Packed], space: Path) -> None:
 
     """
     for lock in dict.fromkeys(each.lock for each in packed.values()):
-        installed = space / f"{lock}.{os.getpid()}"
-        _install(lock, installed)
-        for folder, each in packed.items():
-            if each.lock == lock:
-                _take(each, installed, folder)
-        shutil.rmtree(installed)
+        with tempfile.TemporaryDirectory(prefix=f".{lock}.", dir=space) as installed:
+            _install(lock, Path(installed))
+            for folder, each in packed.items():
+                if each.lock == lock:
+                    _take(each, Path(installed), folder)
 
 
 def _install(lock: str, target: Path) -> None:
