@@ -28,6 +28,11 @@ def test_every_lock_belongs_to_an_environment() -> None:
     )
 
 
+def test_make_locks_archives_alone() -> None:
+    alone = re.findall(r"^ALONE := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(" ".join(alone).split()) == lock.ARCHIVES
+
+
 @pytest.mark.parametrize("environment", ["run", "dev"])
 def test_a_lock_names_what_its_packages_require(environment: str) -> None:
     # The others are looked at by `make locks`, which installs them.

@@ -24,7 +24,7 @@ from typing import Final
 from tests.parts.cache import cache, locked
 from tests.parts.gobuild import CHEAP, FAST, Workspace, apart, workspace
 from tests.parts.progress import Steps
-from tests.parts.wheels import LAYER, Packed, unpack, wheels
+from tests.parts.wheels import Packed, unpack, wheels
 
 MODULES: Final = Path(__file__).resolve().parent / "go"
 
@@ -56,11 +56,6 @@ class Part:
         return self.packed is not None and self.packed.runs_here
 
 
-def _clients(**programs: str) -> Packed:
-    tar, inner = LAYER
-    return Packed(lock="clients", tar=tar, zip=inner, programs=programs)
-
-
 def _kubernetes(version: str) -> str:
     major, minor, _ = version.split(".")
     base = "k8s.io/component-base/version"
@@ -84,7 +79,7 @@ PARTS: Final = {
             module="kube137",
             packages={"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
             ldflags=_kubernetes("1.37.2"),
-            packed=_clients(kubectl="kubectl/kubectl"),
+            packed=Packed({"kubectl": "kubectl/kubectl"}),
         ),
         Part(
             name="scheduler-1.37",
@@ -150,7 +145,7 @@ PARTS: Final = {
             name="helm-4",
             module="helm4",
             packages={"helm": "helm.sh/helm/v4/cmd/helm"},
-            packed=_clients(helm="helm/helm"),
+            packed=Packed({"helm": "helm/helm"}),
         ),
         Part(name="helm-3", module="helm3", packages={"helm": "helm.sh/helm/v3/cmd/helm"}),
         Part(

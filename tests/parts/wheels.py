@@ -24,18 +24,19 @@ PIP_INSTALL: Final = (
 """How a lock is installed: it is complete, so there is nothing to resolve, and nothing to build."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """Programs in a zip file, in a tar file, in a wheel; as their projects released them, for x86-64 Linux."""
+LOCK: Final = "clients"
+TAR: Final = "aws_cdk/*/_jsii/*.jsii.tgz"
+"""In the wheel of the AWS CDK's layer with kubectl and Helm: https://github.com/cdklabs/awscdk-asset-kubectl"""
+ZIP: Final = "package/lib/layer.zip"
+"""In that tar file."""
 
-    lock: str
-    """`requirements/LOCK.txt`."""
-    tar: str
-    """In the wheel (a glob)."""
-    zip: str
-    """In the tar file."""
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Programs in the wheel of `LOCK`, as their projects released them for x86-64 Linux."""
+
     programs: Mapping[str, str]
-    """Their paths in the zip file, by their names."""
+    """Their paths in `ZIP`, by their names."""
 
     @property
     def runs_here(self) -> bool:
@@ -45,15 +46,7 @@ class Packed:
     @property
     def key(self) -> str:
         """A text that is another one where the programs are others."""
-        return repr((requirements(self.lock).read_bytes(), self.tar, self.zip, self.programs))
-
-
-LAYER: Final = ("aws_cdk/*/_jsii/*.jsii.tgz", "package/lib/layer.zip")
-"""
-Where the wheel of the AWS CDK's layer with kubectl and Helm has them.
-
-https://github.com/cdklabs/awscdk-asset-kubectl
-"""
+        return repr((requirements(LOCK).read_bytes(), self.programs))
 
 
 def requirements(name: str) -> Path:
@@ -76,42 +69,36 @@ def wheels(name: str) -> Path:
 
 def unpack(packed: Mapping[Path, Packed], space: Path) -> None:
     """
-    Take programs out of their wheels.
+    Take programs out of the wheel.
 
     Args:
         packed: What is wanted, by the folder that it goes to; a program is there whole or not at all.
         space: A folder in the same file system, for the time being.
 
     Raises:
-        subprocess.CalledProcessError: pip could not install a wheel.
-        ValueError: A wheel has not what is expected in it.
+        subprocess.CalledProcessError: pip could not install the wheel.
+        ValueError: It has not what is expected in it.
 
     """
-    for lock in dict.fromkeys(each.lock for each in packed.values()):
-        with tempfile.TemporaryDirectory(prefix=f".{lock}.", dir=space) as installed:
-            _install(lock, Path(installed))
-            for folder, each in packed.items():
-                if each.lock == lock:
-                    _take(each, Path(installed), folder)
+    with tempfile.TemporaryDirectory(prefix=f".{LOCK}.", dir=space) as installed:
+        _install(LOCK, Path(installed))
+        [path] = Path(installed).glob(TAR)
+        with tarfile.open(path) as outer:
+            inner = outer.extractfile(ZIP)
+            if inner is None:
+                raise ValueError(f"{ZIP} in {path.name} is no file")
+            archive = zipfile.ZipFile(io.BytesIO(inner.read()))
+    for folder, each in packed.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, member in each.programs.items():
+            made = folder / f".{name}.{os.getpid()}"
+            with archive.open(member) as source, made.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            made.chmod(0o755)
+            made.rename(folder / name)
 
 
 def _install(lock: str, target: Path) -> None:
     file = requirements(lock)
     print(f"installing what {file.relative_to(ROOT)} names …", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, *PIP_INSTALL, "--target", str(target), "-r", str(file)], check=True)
-
-
-def _take(packed: Packed, installed: Path, folder: Path) -> None:
-    [path] = installed.glob(packed.tar)
-    with tarfile.open(path) as outer:
-        inner = outer.extractfile(packed.zip)
-        if inner is None:
-            raise ValueError(f"{packed.zip} in {path.name} is no file")
-        archive = zipfile.ZipFile(io.BytesIO(inner.read()))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, member in packed.programs.items():
-        made = folder / f".{name}.{os.getpid()}"
-        with archive.open(member) as source, made.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        made.chmod(0o755)
-        made.rename(folder / name)
